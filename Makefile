@@ -1,0 +1,31 @@
+# Everything runs in .venv, which the first target that needs it creates.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test check docs bench clean
+demo: $(READY)  ## compare the solvers on the embedded data, and say where the report is
+	$(BIN)/mrfq compare --out report --jobs 2
+
+test: $(READY)  ## all tests, on two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: $(READY)  ## linter, types, documentation; warnings are errors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) docs
+
+docs: $(READY)  ## the documentation, with its examples executed, in docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+
+bench: $(READY)  ## speed ratios, measured side by side in one run
+	$(BIN)/python tests/bench/speed.py
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist docs/_build docs/gallery docs/generated report bench

@@ -1,0 +1,32 @@
+from . import generators as generators
+from . import io as io
+from . import nn as nn
+from . import projections as projections
+from . import schedules as schedules
+from .errors import CapabilityError as CapabilityError
+from .errors import InvalidParameterError as InvalidParameterError
+from .errors import InvalidProblemError as InvalidProblemError
+from .errors import MrfqError as MrfqError
+from .errors import SuiteError as SuiteError
+from .errors import UnknownNameError as UnknownNameError
+from .io.graphs import from_networkx as from_networkx
+from .io.graphs import to_networkx as to_networkx
+from .labels import LabelSet as LabelSet
+from .oracle import Oracle as Oracle
+from .problem import Capability as Capability
+from .problem import Problem as Problem
+from .problem import capabilities as capabilities
+from .problems.pairwise import PairwiseMRF as PairwiseMRF
+from .schedules import Constant as Constant
+from .schedules import Cosine as Cosine
+from .schedules import Geometric as Geometric
+from .schedules import Linear as Linear
+from .solution import Solution as Solution
+from .solution import Status as Status
+from .solution import Trace as Trace
+from .solve import solve as solve
+from .solver import Solver as Solver
+from .solver import State as State
+from .steps import Step as Step
+
+__version__: str

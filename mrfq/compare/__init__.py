@@ -1,0 +1,1 @@
+"""Comparing solvers as a product."""

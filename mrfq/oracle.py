@@ -1,0 +1,110 @@
+"""The oracle: what the loop lends a solver for one run. It counts calls, draws numbers, tells the progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+from mrfq.problem import Problem, Rule, SupportsBatch, SupportsCurvature, SupportsSweep, SweepReport
+
+
+class Oracle:
+    """Counted access to a problem.
+
+    One call is one linearisation (a forward and a backward pass of a network), one sweep over all variables, or
+    one energy. A problem whose full energy costs more than one linearisation (mini-batches) says so by an
+    attribute `energy_calls`.
+
+    Attributes
+    ----------
+    problem : Problem
+        For its shape, labels and structure; evaluations through it would not be counted, so solvers use the
+        methods of the oracle.
+    generator : torch.Generator
+        The only source of randomness.
+    iteration, horizon : int
+        Number of steps done, and the number allowed.
+    progress : float
+        Fraction of the budget used, in [0, 1]; the argument of schedules.
+    """
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self.problem = problem
+        self.generator = torch.Generator(device="cpu").manual_seed(seed)
+        self.calls = 0
+        self.draws = 0
+        self.iteration = 0
+        self.horizon = 1
+        self.max_calls: int | None = None
+        self._window = (0.0, 1.0)
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the budget used, in [0, 1], within the current window."""
+        # The last of N steps sees (N-1)/(N-1) = 1, so that a schedule reaches its end.
+        used = self.iteration / max(self.horizon - 1, 1)
+        if self.max_calls is not None:
+            used = max(used, self.calls / max(self.max_calls - 1, 1))
+        start, stop = self._window
+        return min(max((used - start) / max(stop - start, 1e-12), 0.0), 1.0)
+
+    @contextmanager
+    def window(self, start: float, stop: float) -> Iterator[None]:
+        """Let an inner solver see the part of the budget between two fractions as its whole run."""
+        outer, width = self._window, self._window[1] - self._window[0]
+        self._window = (outer[0] + start * width, outer[0] + stop * width)
+        try:
+            yield
+        finally:
+            self._window = outer
+
+    def linearize(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return relaxed energy and gradient at `u`; one call."""
+        self.calls += 1
+        self.draws += 1
+        return self.problem.linearize(u, self.draws - 1)
+
+    def linearize_fully(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return relaxed energy and gradient at `u` on all the data; as many calls as a full energy."""
+        self.calls += self.energy_calls
+        return self.problem.linearize(u, None)
+
+    def energy(self, labels: Tensor) -> float:
+        """Return the energy of a labelling; `energy_calls` calls."""
+        self.calls += self.energy_calls
+        return self.problem.energy(labels)
+
+    def energies(self, labels: Tensor) -> Tensor:
+        """Return the energies of k labellings, shape (k, n); k times `energy_calls` calls."""
+        self.calls += self.energy_calls * len(labels)
+        if isinstance(self.problem, SupportsBatch):
+            return self.problem.energies(labels)
+        return torch.tensor([self.problem.energy(row) for row in labels], dtype=torch.float64)
+
+    def curvature(self, labels: Tensor) -> Tensor:
+        """Return the (n,) diagonal curvature at a labelling."""
+        problem = cast(SupportsCurvature, self.problem)
+        self.calls += problem.curvature_calls
+        return problem.curvature(labels)
+
+    def sweep(
+        self,
+        point: Tensor,
+        rule: Rule,
+        *,
+        beta: float = 1.0,
+        order: Tensor | Literal["colour"] | None = None,
+    ) -> SweepReport:
+        """Visit every variable once, in place (see `SupportsSweep.sweep`); one call."""
+        self.calls += 1
+        problem = cast(SupportsSweep, self.problem)
+        return problem.sweep(point, rule, beta=beta, order=order, generator=self.generator)
+
+    @property
+    def energy_calls(self) -> int:
+        """How many oracle calls one full energy is charged."""
+        return int(getattr(self.problem, "energy_calls", 1))

@@ -1,0 +1,165 @@
+"""What a labelling problem is, what it may be able to do, and the check that matches it to a solver.
+
+Every problem has a shape, a label set, an energy and a linearisation. Everything else is optional: a
+*capability* is a small protocol, and a problem has it by having the methods. Solvers name the capabilities
+they need, and `check_match` says before anything runs what is missing and which solvers fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from mrfq.errors import CapabilityError
+from mrfq.labels import LabelSet
+
+if TYPE_CHECKING:
+    from mrfq.solver import Solver
+
+Rule = Literal["argmin", "softmax", "sample"]
+
+
+@runtime_checkable
+class Problem(Protocol):
+    """A discrete labelling problem: n variables, up to L labels each, an energy to minimise."""
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The labels, their levels and their mask."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of variables n and largest number of labels L."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of relaxed labellings and gradients."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where relaxed labellings live."""
+
+    def energy(self, labels: Tensor) -> float:
+        """Return the energy of a labelling, shape (n,) int64; +inf if it is forbidden."""
+
+    def linearize(self, u: Tensor, draw: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return the relaxed energy (0-d) and its gradient (n, L) at a relaxed labelling.
+
+        `draw` numbers the calls of one run: a problem that samples its data uses it to choose the sample, so
+        that a run is reproducible and can be resumed; None asks for all the data. Others ignore it.
+        """
+
+
+@dataclass
+class SweepReport:
+    """What one site sweep did."""
+
+    #: sum over the visited sites of the change of energy (relaxed energy for the softmax rule)
+    energy_change: float
+    #: number of variables whose (most probable) label changed
+    changed: int
+    #: largest change of a probability; 1 or 0 for the discrete rules
+    largest_change: float
+    #: sum of the entropies of all variables, in nats; 0 for the discrete rules
+    entropy: float = 0.0
+
+
+@runtime_checkable
+class SupportsSweep(Protocol):
+    """A multilinear energy: conditional costs of one variable given all others are cheap and exact."""
+
+    def sweep(
+        self,
+        point: Tensor,
+        rule: Rule,
+        *,
+        beta: float = 1.0,
+        order: Tensor | Literal["colour"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SweepReport:
+        """Visit every variable once, in place.
+
+        `point` holds labels (n,) for the rules "argmin" (ICM) and "sample" (Gibbs), and a relaxed labelling
+        (n, L) for "softmax" (mean-field). Ties of the argmin keep the current label, else take the lowest.
+        `order` is a permutation, None for 0..n-1, or "colour": one independent set after another, all of a
+        set at once.
+        """
+
+
+@runtime_checkable
+class SupportsGraph(Protocol):
+    """An explicit pairwise graph, for message passing and cuts."""
+
+    @property
+    def unary(self) -> Tensor:
+        """(n, L) unary costs."""
+
+    @property
+    def edges(self) -> Tensor:
+        """(m, 2) end points."""
+
+    def edge_tables(self) -> Tensor:
+        """Return the (m, L, L) pairwise costs."""
+
+
+@runtime_checkable
+class SupportsBatch(Protocol):
+    """Energies of many labellings at once, for enumeration."""
+
+    def energies(self, labels: Tensor) -> Tensor:
+        """Return the (k,) energies of k labellings, shape (k, n)."""
+
+
+@runtime_checkable
+class SupportsCurvature(Protocol):
+    """The diagonal of the curvature with respect to the values of the variables."""
+
+    #: how many oracle calls one evaluation is charged
+    curvature_calls: int
+
+    def curvature(self, labels: Tensor) -> Tensor:
+        """Return the (n,) second derivatives with respect to the values, at a labelling."""
+
+
+class Capability(StrEnum):
+    """An optional ability of a problem."""
+
+    SWEEP = "site sweep"
+    GRAPH = "explicit pairwise graph"
+    BATCH = "batch of energies"
+    CURVATURE = "diagonal curvature"
+
+
+PROTOCOLS: dict[Capability, Any] = {
+    Capability.SWEEP: SupportsSweep,
+    Capability.GRAPH: SupportsGraph,
+    Capability.BATCH: SupportsBatch,
+    Capability.CURVATURE: SupportsCurvature,
+}
+
+
+def capabilities(problem: Problem) -> frozenset[Capability]:
+    """Return the optional abilities of a problem."""
+    return frozenset(c for c, protocol in PROTOCOLS.items() if isinstance(problem, protocol))
+
+
+def mismatch(problem: Problem, solver: Solver[Any]) -> str | None:
+    """Return why the solver cannot work on the problem, or None if it can."""
+    missing = solver.required() - capabilities(problem)
+    if missing:
+        what = " and ".join(f"{'an' if c[0] in 'aeiou' else 'a'} {c}" for c in sorted(missing))
+        return f"{type(problem).__name__} does not offer {what}"
+    return solver.accepts(problem)
+
+
+def check_match(problem: Problem, solver: Solver[Any], fitting: Sequence[str] = ()) -> None:
+    """Raise `CapabilityError` if the solver cannot work on the problem; name the solvers that can."""
+    reason = mismatch(problem, solver)
+    if reason:
+        hint = f"; solvers that fit: {', '.join(fitting)}" if fitting else ""
+        raise CapabilityError(f"{type(solver).__name__} cannot solve this problem: {reason}{hint}")

@@ -1,0 +1,1 @@
+"""The kinds of labelling problems the core knows."""

@@ -1,0 +1,110 @@
+"""A pairwise MRF prepared for its kernels: half-edges by variable, finite stand-ins for forbidden costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import networkx as nx
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrfq.problems.pairwise_kernels import GENERAL, POTTS, SHARED
+
+if TYPE_CHECKING:
+    from mrfq.problems.pairwise import PairwiseMRF
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """Half-edges of variable i at `start[i]:start[i + 1]` (see `pairwise_kernels`); all tensors on one device.
+
+    `unary` holds `penalty` for forbidden labels and +inf for labels that do not exist; `tables` holds the
+    penalty for forbidden pairs.
+    """
+
+    unary: Tensor
+    start: Tensor
+    neighbour: Tensor
+    weight: Tensor
+    table: Tensor
+    tables: Tensor
+    mode: int
+    penalty: float
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """Return (unary, start, neighbour, weight, table, tables) as numpy views for the kernels."""
+        parts = (self.unary, self.start, self.neighbour, self.weight, self.table, self.tables)
+        return tuple(part.numpy() for part in parts)
+
+
+def compress(mrf: PairwiseMRF) -> Compressed:
+    """Return the compressed form of a pairwise MRF."""
+    n, m = mrf.shape[0], len(mrf.edges)
+    penalty = hard_penalty(mrf)
+    scale = float(mrf.weights.min()) if m else 1.0
+    tables = torch.nan_to_num(mrf.tables, posinf=penalty / scale if scale > 0 else penalty)
+    ends = mrf.edges.T.flatten()  # the first ends of all edges, then the second ends
+    by_variable = ends.argsort(stable=True)
+    start = torch.zeros(n + 1, dtype=torch.int64, device=mrf.device)
+    start[1:] = torch.bincount(ends, minlength=n).cumsum(0)
+    oriented, number, mode = _orient(tables, m)
+    unary = torch.nan_to_num(mrf.unary, posinf=penalty)
+    if mrf.label_set.mask is not None:
+        unary = unary.masked_fill(~mrf.label_set.mask, torch.inf)
+    return Compressed(
+        unary=unary.contiguous(),
+        start=start,
+        neighbour=mrf.edges.flip(1).T.flatten()[by_variable].contiguous(),
+        weight=mrf.weights.repeat(2)[by_variable].contiguous(),
+        table=number.to(mrf.device)[by_variable].contiguous(),
+        tables=oriented.contiguous(),
+        mode=mode,
+        penalty=penalty,
+    )
+
+
+def hard_penalty(mrf: PairwiseMRF) -> float:
+    """Return a finite cost that no saving elsewhere can outweigh, so that replacing +inf by it loses nothing."""
+
+    def spread(costs: Tensor) -> Tensor:
+        high = costs.where(costs.isfinite(), -torch.inf).amax(-1)
+        low = costs.where(costs.isfinite(), torch.inf).amin(-1)
+        return (high - low).clamp(min=0)
+
+    flat = spread(mrf.tables.flatten(1))
+    total = float(spread(mrf.unary).sum()) + float((mrf.weights.abs() * flat).sum())
+    return 2 * total + 1
+
+
+def _orient(tables: Tensor, m: int) -> tuple[Tensor, Tensor, int]:
+    """Return tables with the own label last, the number of each half-edge's table, and the storage mode."""
+    if len(tables) == 1:
+        table = tables[0]
+        if bool((table == table.T).all()):
+            return tables, torch.zeros(2 * m, dtype=torch.int64), POTTS if _is_potts(table) else SHARED
+        number = torch.arange(2).repeat_interleave(m)
+        return torch.stack([table.T, table]), number, SHARED
+    # The half-edge at the first end reads the transpose: neighbour (second) label first, own label last.
+    return torch.cat([tables.transpose(1, 2), tables]), torch.arange(2 * m), GENERAL
+
+
+def _is_potts(table: Tensor) -> bool:
+    count = len(table)
+    diagonal = torch.eye(count, dtype=torch.bool, device=table.device)
+    same, different = table[diagonal], table[~diagonal]
+    return bool((same == same[0]).all()) and (count == 1 or bool((different == different[0]).all()))
+
+
+def independent_sets(n: int, edges: Tensor) -> list[Tensor]:
+    """Return sets of variables without edges inside a set: two for a bipartite graph, else greedily few."""
+    graph: nx.Graph[int] = nx.Graph()
+    graph.add_nodes_from(range(n))
+    graph.add_edges_from(edges.tolist())
+    if nx.is_bipartite(graph):
+        colours = nx.bipartite.color(graph)
+    else:
+        colours = nx.greedy_color(graph, strategy="largest_first")
+    colour = torch.tensor([colours[i] for i in range(n)])
+    return [(colour == c).nonzero()[:, 0] for c in range(int(colour.max()) + 1)] if n else []

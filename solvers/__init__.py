@@ -1,0 +1,55 @@
+"""The solvers of `mrfq`, one family a file. They depend on the core, never the other way round."""
+
+if __name__ != "mrfq.solvers":
+    raise ImportError(f"import the solvers as mrfq.solvers, not as {__name__}")
+
+from mrfq.solvers.composed import BestOf, Restarts
+from mrfq.solvers.enumeration import Exhaustive, Rounding
+from mrfq.solvers.frank_wolfe import EntropicFrankWolfe, FrankWolfe
+from mrfq.solvers.local_search import BlockICM
+from mrfq.solvers.mirror_descent import (
+    ExponentiatedGradient,
+    StableMirrorDescent,
+    StableTanhMirrorDescent,
+    StaircaseMirrorDescent,
+    TanhMirrorDescent,
+)
+from mrfq.solvers.proximal import (
+    ParallelMeanField,
+    ProjectedGradient,
+    ProximalICM,
+    ProximalMeanField,
+    SoftmaxProjectedGradient,
+)
+from mrfq.solvers.site import ICM, Gibbs, MeanField, SimulatedAnnealing
+from mrfq.solvers.splitting import Splitting, Step
+from mrfq.solvers.straight_through import PARQ, BinaryConnect, GradientDescentTanh
+
+__all__ = [
+    "ICM",
+    "PARQ",
+    "BestOf",
+    "BinaryConnect",
+    "BlockICM",
+    "EntropicFrankWolfe",
+    "Exhaustive",
+    "ExponentiatedGradient",
+    "FrankWolfe",
+    "Gibbs",
+    "GradientDescentTanh",
+    "MeanField",
+    "ParallelMeanField",
+    "ProjectedGradient",
+    "ProximalICM",
+    "ProximalMeanField",
+    "Restarts",
+    "Rounding",
+    "SimulatedAnnealing",
+    "SoftmaxProjectedGradient",
+    "Splitting",
+    "StableMirrorDescent",
+    "StableTanhMirrorDescent",
+    "StaircaseMirrorDescent",
+    "Step",
+    "TanhMirrorDescent",
+]
