@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numba
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def kernel(function: F) -> F:
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function with numba.
 
     Sums may be reassociated (so that loops vectorise); infinities and NaN keep their meaning.
     """
-    return cast(F, numba.njit(cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})(function))
+    compiled: Callable[..., Any] = numba.njit(cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})(function)
+    return compiled

@@ -213,7 +213,7 @@ class _Run:
 
     def record(self) -> None:
         """Evaluate the state: the solver is not charged for this, and cannot influence it."""
-        state, oracle = self.state, self.oracle
+        state = self.state
         if state.bound is not None:
             self.bound = state.bound if self.bound is None else max(self.bound, state.bound)
         entropy = state.entropy

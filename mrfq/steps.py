@@ -19,7 +19,8 @@ class Step:
     Parameters
     ----------
     rate : float, optional
-        Step size. Left out, it is chosen from the first gradient, so that scores move by about 1.
+        Step size. Left out, the solver chooses it by the spread of the conditional costs at the rounded start, so
+        that scores move by about 1: right for MRFs, far too large for networks.
     optimizer : {"sgd", "adam"}
         Rule of torch.optim; "sgd" without momentum is the plain gradient step of the theory.
     decay : Schedule
@@ -47,14 +48,6 @@ class Step:
         if self.optimizer == "adam":
             return torch.optim.Adam([v], weight_decay=self.weight_decay)
         return torch.optim.SGD([v], lr=1.0, momentum=self.momentum, weight_decay=self.weight_decay)
-
-    def first_rate(self, direction: Tensor) -> float:
-        """Return the rate of a run whose first direction this is, shape (n, L) or (n,)."""
-        if self.rate is not None:
-            return self.rate
-        spread = direction.amax(1) - direction.amin(1) if direction.ndim == 2 else 2 * direction.abs()
-        size = float(spread.mean())
-        return 1.0 / size if size > 0 else 1.0
 
 
 def as_step(rate: float | Step) -> Step:

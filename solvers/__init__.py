@@ -22,7 +22,7 @@ from mrfq.solvers.proximal import (
     SoftmaxProjectedGradient,
 )
 from mrfq.solvers.site import ICM, Gibbs, MeanField, SimulatedAnnealing
-from mrfq.solvers.splitting import Splitting, Step
+from mrfq.solvers.splitting import Splitting
 from mrfq.solvers.straight_through import PARQ, BinaryConnect, GradientDescentTanh
 
 __all__ = [
@@ -50,6 +50,5 @@ __all__ = [
     "StableMirrorDescent",
     "StableTanhMirrorDescent",
     "StaircaseMirrorDescent",
-    "Step",
     "TanhMirrorDescent",
 ]

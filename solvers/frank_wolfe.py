@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mrfq.projections import Argmax, Softmax
-from mrfq.schedules import Harmonic, Schedule
+from mrfq.schedules import Geometric, Harmonic, Schedule
 from mrfq.solvers.splitting import Composition, Splitting
 
 
@@ -30,8 +30,8 @@ class EntropicFrankWolfe(Composition):
     reference = "Krahenbuhl and Koltun, Parameter Learning and Convergent Inference for Dense Random Fields, ICML 2013"
     use_when = "parallel mean-field oscillates"
 
-    beta: Schedule | float = 5.0
-    mixing: Schedule | float = Harmonic()
+    beta: Schedule | float = Geometric(0.1, 100)
+    mixing: Schedule | float = Harmonic(20)
     tol: float = 1e-10
 
     def compose(self) -> Splitting:

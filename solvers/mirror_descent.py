@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mrfq.projections import SoftStaircase, Softmax, Tanh
+from mrfq.projections import Softmax, SoftStaircase, Tanh
 from mrfq.schedules import Geometric, Schedule
 from mrfq.solvers.proximal import ADAM
 from mrfq.solvers.splitting import Composition, Splitting

@@ -15,7 +15,7 @@ from mrfq.steps import Step
 
 PAPER = "Ajanthan et al., Proximal Mean-field for Neural Network Quantization, ICCV 2019"
 #: the step rule of the annealed methods: Adam needs no scale of the gradient
-ADAM = Step(0.1, "adam", decay=Cosine())
+ADAM = Step(0.3, "adam", decay=Cosine())
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SoftmaxProjectedGradient(Composition):
     reference = PAPER + ", Theorem 1"
     use_when = "teaching that projected gradient descent is mean-field"
 
-    beta: Schedule | float = Geometric(1, 1e2)
+    beta: Schedule | float = Geometric(1, 10)
     rate: Step | float = Step()
 
     def compose(self) -> Splitting:

@@ -38,7 +38,7 @@ class SplittingState(State):
 
     v: Tensor | None = None
     optimizer: torch.optim.Optimizer | None = None
-    rate: float | None = None
+    rate: float = 1.0
     #: most probable labels of the point before the last, to notice a cycle
     before: Tensor | None = None
 
@@ -105,11 +105,13 @@ class Splitting(Solver[SplittingState]):
         beta = as_schedule(self.schedule)(oracle.progress, oracle.iteration)
         if self.carry != "dual":
             v = self._base(start, beta, oracle.problem)
-            return SplittingState(u=start, beta=beta, v=v, optimizer=self._optimizer(v))
+            return SplittingState(
+                u=start, beta=beta, v=v, optimizer=self._optimizer(v), rate=self._first_rate(oracle, start)
+            )
         inner = _into_interior(start, self.interior, oracle.problem)
         v = self.projection.latent(inner, beta, oracle.problem.label_set).clone()
         u = self.projection.forward(v, beta, oracle.problem.label_set)
-        return SplittingState(u=u, beta=beta, v=v, optimizer=self._optimizer(v))
+        return SplittingState(u=u, beta=beta, v=v, optimizer=self._optimizer(v), rate=self._first_rate(oracle, start))
 
     def step(self, oracle: Oracle, state: SplittingState) -> SplittingState:
         labels = oracle.problem.label_set
@@ -130,6 +132,22 @@ class Splitting(Solver[SplittingState]):
     def _optimizer(self, v: Tensor) -> torch.optim.Optimizer:
         return as_step(self.rate).start(v)
 
+    def _first_rate(self, oracle: Oracle, start: Tensor) -> float:
+        """Return the step size; if it is left open, the inverse of the typical spread of the conditional costs.
+
+        They are taken at the rounded start (one oracle call): the relaxed start may be a saddle, where they vanish.
+        """
+        rate = as_step(self.rate).rate
+        if rate is not None:
+            return rate
+        labels = oracle.problem.label_set
+        vertex = labels.one_hot(labels.round(start), oracle.problem.dtype)
+        _, g = oracle.linearize(vertex)
+        direction = self.projection.identity(g, vertex, labels)
+        spread = direction.amax(1) - direction.amin(1) if direction.ndim == 2 else 2 * direction.abs()
+        size = float(spread.mean())
+        return 1.0 / size if size > 0 else 1.0
+
     def _base(self, u: Tensor, beta: float, problem: Problem) -> Tensor:
         """Return the point in the space of latents that a step starts from."""
         if self.carry == "mirror":
@@ -146,8 +164,6 @@ class Splitting(Solver[SplittingState]):
 
     def _descend(self, oracle: Oracle, state: SplittingState, v: Tensor, direction: Tensor) -> None:
         rule, optimizer = as_step(self.rate), cast(torch.optim.Optimizer, state.optimizer)
-        if state.rate is None:
-            state.rate = rule.first_rate(direction)
         optimizer.param_groups[0]["lr"] = state.rate * rule.decay(oracle.progress, oracle.iteration)
         v.grad = direction
         optimizer.step()

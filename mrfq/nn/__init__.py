@@ -1,1 +1,5 @@
-"""The torch adapter."""
+"""The torch adapter: the loss of a network as a labelling problem."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -13,7 +13,7 @@ from mrfq.errors import InvalidProblemError
 
 def check_unary(unary: Any, dtype: torch.dtype) -> Tensor:
     """Return unary costs as a new (n, L) tensor; +inf is allowed, NaN and -inf are not."""
-    costs = _tensor("unary costs", unary, dtype)
+    costs = as_costs("unary costs", unary, dtype)
     if costs.ndim != 2 or 0 in costs.shape:
         raise InvalidProblemError(
             f"unary costs need shape (variables, labels), both at least 1, got {tuple(costs.shape)}"
@@ -26,7 +26,7 @@ def check_mask(mask: Any, shape: tuple[int, int]) -> Tensor | None:
     """Return the mask of existing labels as a new bool tensor; every variable needs a label."""
     if mask is None:
         return None
-    exists = torch.tensor(np.asarray(mask))
+    exists = torch.tensor(_array("mask", mask))
     if exists.shape != shape or exists.dtype != torch.bool:
         raise InvalidProblemError(f"mask needs shape {shape} and type bool, got {tuple(exists.shape)}, {exists.dtype}")
     empty = ~exists.any(1)
@@ -37,7 +37,7 @@ def check_mask(mask: Any, shape: tuple[int, int]) -> Tensor | None:
 
 def check_edges(edges: Any, n: int) -> Tensor:
     """Return edges as a new (m, 2) int64 tensor."""
-    given = np.asarray(edges)
+    given = _array("edges", edges)
     if given.size == 0:
         return torch.zeros((0, 2), dtype=torch.int64)
     if given.ndim != 2 or given.shape[1] != 2 or given.dtype.kind not in "iu":
@@ -62,7 +62,7 @@ def check_tables(tables: Any, weights: Any, m: int, count: int, dtype: torch.dty
         if m:
             raise InvalidProblemError(f"{m} edges but no tables: give one of shape ({count}, {count}), or one per edge")
         tables = torch.zeros((count, count))
-    costs = _tensor("tables", tables, dtype)
+    costs = as_costs("tables", tables, dtype)
     if costs.ndim == 2:
         costs = costs[None]
     if costs.ndim != 3 or costs.shape[1:] != (count, count) or len(costs) not in (1, m):
@@ -70,18 +70,29 @@ def check_tables(tables: Any, weights: Any, m: int, count: int, dtype: torch.dty
             f"tables need shape ({count}, {count}) or ({m}, {count}, {count}), got {tuple(costs.shape)}"
         )
     _check_costs("tables", costs)
-    factors = torch.ones(m, dtype=dtype) if weights is None else _tensor("weights", weights, dtype)
+    factors = torch.ones(m, dtype=dtype) if weights is None else as_costs("weights", weights, dtype)
     if factors.ndim == 0:
         factors = factors.repeat(m)
-    if factors.shape != (m,) or not bool(factors.isfinite().all()):
-        raise InvalidProblemError(f"weights need shape ({m},) and finite numbers, got shape {tuple(factors.shape)}")
+    if factors.shape != (m,):
+        raise InvalidProblemError(f"weights need shape ({m},), got {tuple(factors.shape)}")
+    if not bool(factors.isfinite().all()):
+        e = int((~factors.isfinite()).nonzero()[0])
+        raise InvalidProblemError(f"weights[{e}] is {float(factors[e])}, but weights are finite")
     if bool(costs.isinf().any()) and bool((factors <= 0).any()):
         e = int((factors <= 0).nonzero()[0])
         raise InvalidProblemError(f"weights[{e}] is {float(factors[e])}, but tables with +inf need positive weights")
     return costs, factors
 
 
-def _tensor(what: str, given: Any, dtype: torch.dtype) -> Tensor:
+def _array(what: str, given: Any) -> np.ndarray:
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise InvalidProblemError(f"{what} are not a rectangular array: {error}") from error
+
+
+def as_costs(what: str, given: Any, dtype: torch.dtype) -> Tensor:
+    """Return numbers as a new tensor on the CPU."""
     try:
         if isinstance(given, Tensor):
             return given.detach().to("cpu", dtype, copy=True)

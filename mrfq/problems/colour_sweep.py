@@ -37,7 +37,10 @@ class ColourSweep:
             if rule == "softmax":
                 self._relax(point, rows, costs, beta, report)
             else:
-                self._choose(point, rows, costs, rule, beta, generator, report)
+                uniform = None
+                if rule == "sample":
+                    uniform = torch.rand(len(rows), generator=generator, dtype=torch.float64).to(costs.device)
+                self._choose(point, rows, costs, beta, uniform, report)
         return report
 
     def _costs(self, point: Tensor, rows: Tensor, halves: Tensor, owner: Tensor, *, relaxed: bool) -> Tensor:
@@ -66,23 +69,17 @@ class ColourSweep:
         u[rows] = new
 
     def _choose(
-        self,
-        labels: Tensor,
-        rows: Tensor,
-        costs: Tensor,
-        rule: Rule,
-        beta: float,
-        generator: torch.Generator | None,
-        report: SweepReport,
+        self, labels: Tensor, rows: Tensor, costs: Tensor, beta: float, uniform: Tensor | None, report: SweepReport
     ) -> None:
+        """Take the cheapest labels, or samples by inversion if uniform numbers are given."""
         old = labels[rows]
         before = costs.gather(1, old[:, None])[:, 0]
-        if rule == "argmin":
+        if uniform is None:
             lowest, new = costs.min(1)
             new = torch.where(lowest < before, new, old)
         else:
-            weights = torch.softmax(-beta * (costs - costs.amin(1, keepdim=True)), 1).cumsum(1)
-            uniform = torch.rand(len(rows), generator=generator, dtype=torch.float64).to(costs.device, costs.dtype)
+            weights = torch.softmax(-beta * (costs - costs.amin(1, keepdim=True)).double(), 1).cumsum(1)
+            # In float64, because in float32 a uniform number may round to 1 and draw a label that does not exist.
             new = (weights <= (uniform * weights[:, -1])[:, None]).sum(1)
         report.energy_change += float((costs.gather(1, new[:, None])[:, 0] - before).sum())
         report.changed += int((new != old).sum())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import networkx as nx
-import numpy as np
 import torch
 from torch import Tensor
 
-from mrfq.problems.pairwise_kernels import GENERAL, POTTS, SHARED
+from mrfq.problems.pairwise_kernels import GENERAL, POTTS, SHARED, Graph
 
 if TYPE_CHECKING:
     from mrfq.problems.pairwise import PairwiseMRF
@@ -33,10 +33,11 @@ class Compressed:
     mode: int
     penalty: float
 
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """Return (unary, start, neighbour, weight, table, tables) as numpy views for the kernels."""
+    @cached_property
+    def arrays(self) -> Graph:
+        """The graph as numpy views, for the kernels."""
         parts = (self.unary, self.start, self.neighbour, self.weight, self.table, self.tables)
-        return tuple(part.numpy() for part in parts)
+        return Graph(*(part.numpy() for part in parts))
 
 
 def compress(mrf: PairwiseMRF) -> Compressed:
@@ -102,9 +103,7 @@ def independent_sets(n: int, edges: Tensor) -> list[Tensor]:
     graph: nx.Graph[int] = nx.Graph()
     graph.add_nodes_from(range(n))
     graph.add_edges_from(edges.tolist())
-    if nx.is_bipartite(graph):
-        colours = nx.bipartite.color(graph)
-    else:
-        colours = nx.greedy_color(graph, strategy="largest_first")
+    bipartite = nx.is_bipartite(graph)
+    colours = nx.bipartite.color(graph) if bipartite else nx.greedy_color(graph, strategy="largest_first")
     colour = torch.tensor([colours[i] for i in range(n)])
     return [(colour == c).nonzero()[:, 0] for c in range(int(colour.max()) + 1)] if n else []

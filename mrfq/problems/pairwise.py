@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from mrfq.errors import InvalidParameterError, InvalidProblemError
 from mrfq.labels import LabelSet
 from mrfq.problem import Rule, SweepReport
 from mrfq.problems import tables as make_table
-from mrfq.problems.checks import check_edges, check_mask, check_tables, check_unary
+from mrfq.problems.checks import as_costs, check_edges, check_mask, check_tables, check_unary
 from mrfq.problems.colour_sweep import ColourSweep
 from mrfq.problems.compressed import Compressed, compress, independent_sets
 from mrfq.problems.pairwise_kernels import GENERAL, POTTS, labelling_energy, sweep_labels, sweep_marginals
@@ -77,7 +78,7 @@ class PairwiseMRF:
         n, count = costs.shape
         exists = check_mask(mask, (n, count))
         if exists is not None:
-            costs = costs.masked_fill(~exists, 0.0)
+            costs = costs.masked_fill(~exists, torch.inf)
         self.unary = costs.to(device)
         self.edges = check_edges(edges, n).to(device)
         self.tables, self.weights = check_tables(tables, weights, len(self.edges), count, dtype)
@@ -108,19 +109,23 @@ class PairwiseMRF:
 
     def energy(self, labels: Tensor) -> float:
         """Return the energy of a labelling (n,); +inf if it is forbidden."""
-        if self.device.type != "cpu":
-            return float(self.energies(labels[None])[0])
+        labels = torch.as_tensor(labels)
+        if labels.shape != self.shape[:1] or labels.dtype != torch.int64 or self.device.type != "cpu":
+            return float(self.energies(self.label_set.check(labels)[None])[0])
         graph = (self.unary, self.edges, self.weights, self.tables)
         arrays = (part.numpy() for part in graph)
-        return float(labelling_energy(labels.numpy(), *arrays, len(self.tables) == 1))
+        energy = float(labelling_energy(labels.numpy(), *arrays, len(self.tables) == 1))
+        if math.isnan(energy):  # what the kernel says of a label out of range
+            self.label_set.check(labels)
+        return energy
 
     def energies(self, labels: Tensor) -> Tensor:
-        """Return the energies of k labellings, shape (k, n)."""
+        """Return the (k,) float64 energies of k labellings, shape (k, n)."""
         n, m = self.shape[0], len(self.edges)
-        unary = self.unary[torch.arange(n, device=self.device), labels].sum(1)
+        unary = self.unary[torch.arange(n, device=self.device), labels].sum(1, dtype=torch.float64)
         number = torch.zeros(m, dtype=torch.int64) if len(self.tables) == 1 else torch.arange(m)
         first, second = labels[:, self.edges[:, 0]], labels[:, self.edges[:, 1]]
-        return unary + (self.weights * self.tables[number.to(self.device), first, second]).sum(1)
+        return unary + (self.weights.double() * self.tables[number.to(self.device), first, second]).sum(1)
 
     def linearize(self, u: Tensor, draw: int | None = None) -> tuple[Tensor, Tensor]:
         """Return the multilinear extension E(u) and its gradient, the conditional costs, shape (n, L)."""
@@ -160,13 +165,13 @@ class PairwiseMRF:
         graph = self.compressed
         sites = self._sites if order is None else order.numpy()
         if rule == "softmax":
-            report = sweep_marginals(point.numpy(), sites, beta, *graph.arrays(), graph.mode)
+            report = sweep_marginals(point.numpy(), sites, beta, graph.arrays, graph.mode)
             return SweepReport(report[0], report[1], report[2], report[3])
         uniforms = self._no_uniforms
         if rule == "sample":
             uniforms = torch.rand(len(sites), generator=generator, dtype=torch.float64).numpy()
         change, changed = sweep_labels(
-            point.numpy(), sites, rule == "sample", beta, uniforms, *graph.arrays(), graph.mode == POTTS
+            point.numpy(), sites, rule == "sample", beta, uniforms, graph.arrays, graph.mode == POTTS
         )
         return SweepReport(change, changed, float(changed > 0))
 
@@ -219,7 +224,7 @@ class PairwiseMRF:
         **options
             Of `PairwiseMRF`.
         """
-        h = torch.as_tensor(fields, dtype=torch.float64)
+        h = as_costs("fields", fields, torch.float64)
         if h.ndim != 1:
             raise InvalidProblemError(f"fields need shape (n,), got {tuple(h.shape)}")
         return cls(torch.stack([h, -h], 1), edges, make_table.spins(), weights=couplings, **options)
@@ -248,7 +253,7 @@ class PairwiseMRF:
         **options
             Of `PairwiseMRF`.
         """
-        costs = torch.as_tensor(np.asarray(unary), dtype=torch.float64)
+        costs = as_costs("unary costs", unary, torch.float64)
         if costs.ndim != 3:
             raise InvalidProblemError(f"a grid needs unary costs (height, width, labels), got {tuple(costs.shape)}")
         height, width, count = costs.shape
