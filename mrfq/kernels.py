@@ -7,11 +7,12 @@ from typing import Any
 
 import numba
 
+#: Sums may be reassociated, so that loops vectorise. Infinities keep their meaning; costs are checked to hold no NaN
+#: before they get here.
+FAST = {"reassoc", "contract", "arcp", "nsz", "nnan"}
+
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function with numba.
-
-    Sums may be reassociated (so that loops vectorise); infinities and NaN keep their meaning.
-    """
-    compiled: Callable[..., Any] = numba.njit(cache=True, fastmath={"reassoc", "contract", "arcp", "nsz"})(function)
+    """Compile a function with numba."""
+    compiled: Callable[..., Any] = numba.njit(cache=True, fastmath=FAST)(function)
     return compiled

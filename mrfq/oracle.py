@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, cast
@@ -27,7 +28,7 @@ class Oracle:
     generator : torch.Generator
         The only source of randomness.
     iteration, horizon : int
-        Number of steps done, and the number allowed.
+        Number of steps done (of an inner solver: its own steps), and the number allowed.
     progress : float
         Fraction of the budget used, in [0, 1]; the argument of schedules.
     """
@@ -37,30 +38,46 @@ class Oracle:
         self.generator = torch.Generator(device="cpu").manual_seed(seed)
         self.calls = 0
         self.draws = 0
-        self.iteration = 0
+        self.steps = 0
         self.horizon = 1
         self.max_calls: int | None = None
+        #: calls made before the present step, so that progress does not depend on when in a step it is read
+        self.spent = 0
         self._window = (0.0, 1.0)
+        self._first = 0
+        self._known: tuple[Tensor, int] | None = None
+        self._known_energy = 0.0
+
+    @property
+    def iteration(self) -> int:
+        """Number of steps done, within the current window."""
+        return self.steps - self._first
+
+    @iteration.setter
+    def iteration(self, number: int) -> None:
+        self.steps = number + self._first
 
     @property
     def progress(self) -> float:
         """Fraction of the budget used, in [0, 1], within the current window."""
         # The last of N steps sees (N-1)/(N-1) = 1, so that a schedule reaches its end.
-        used = self.iteration / max(self.horizon - 1, 1)
+        used = self.steps / max(self.horizon - 1, 1)
         if self.max_calls is not None:
-            used = max(used, self.calls / max(self.max_calls - 1, 1))
+            used = max(used, self.spent / max(self.max_calls - 1, 1))
         start, stop = self._window
         return min(max((used - start) / max(stop - start, 1e-12), 0.0), 1.0)
 
     @contextmanager
-    def window(self, start: float, stop: float) -> Iterator[None]:
-        """Let an inner solver see the part of the budget between two fractions as its whole run."""
+    def window(self, start: float, stop: float, first: int = 0) -> Iterator[None]:
+        """Let an inner solver see the budget between two fractions, from step number `first`, as its whole run."""
         outer, width = self._window, self._window[1] - self._window[0]
         self._window = (outer[0] + start * width, outer[0] + stop * width)
+        self._first += first
         try:
             yield
         finally:
             self._window = outer
+            self._first -= first
 
     def linearize(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return relaxed energy and gradient at `u`; one call."""
@@ -102,7 +119,30 @@ class Oracle:
         """Visit every variable once, in place (see `SupportsSweep.sweep`); one call."""
         self.calls += 1
         problem = cast(SupportsSweep, self.problem)
-        return problem.sweep(point, rule, beta=beta, order=order, generator=self.generator)
+        report = problem.sweep(point, rule, beta=beta, order=order, generator=self.generator)
+        if self._is_known(point) and report.exact:
+            self._known_energy += report.energy_change
+            self._known = (point, point._version)
+        else:
+            self._known = None
+        return report
+
+    def evaluate(self, labels: Tensor) -> float:
+        """Return the energy of a labelling to the loop, uncounted.
+
+        A labelling that only the problem's own sweeps have touched since it was evaluated last need not be looked at
+        again: the sweeps have told what they changed.
+        """
+        if self._is_known(labels):
+            return self._known_energy
+        energy = self.problem.energy(labels)
+        self._known = (labels, labels._version) if math.isfinite(energy) else None
+        self._known_energy = energy
+        return energy
+
+    def _is_known(self, labels: Tensor) -> bool:
+        """Whether a tensor is the one evaluated last, unchanged but for sweeps; torch counts changes in place."""
+        return self._known is not None and labels is self._known[0] and labels._version == self._known[1]
 
     @property
     def energy_calls(self) -> int:

@@ -61,12 +61,16 @@ class SweepReport:
 
     #: sum over the visited sites of the change of energy (relaxed energy for the softmax rule)
     energy_change: float
-    #: number of variables whose (most probable) label changed
-    changed: int
-    #: largest change of a probability; 1 or 0 for the discrete rules
-    largest_change: float
-    #: sum of the entropies of all variables, in nats; 0 for the discrete rules
+    #: number of variables whose label changed (discrete rules)
+    changed: int = 0
+    #: largest Euclidean change of a row of the relaxed labelling (softmax rule)
+    largest_change: float = 0.0
+    #: sum of the entropies of all variables, in nats (softmax rule)
     entropy: float = 0.0
+    #: whether `energy_change` is that of the energy itself, without stand-ins for infinite costs
+    exact: bool = True
+    #: most probable labels (softmax rule)
+    labels: Tensor | None = None
 
 
 @runtime_checkable

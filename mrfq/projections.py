@@ -98,7 +98,7 @@ class Softmax(SimplexProjection):
         return torch.softmax(beta * (z - z.amax(1, keepdim=True)), dim=1)
 
     def latent(self, u: Tensor, beta: float, labels: LabelSet) -> Tensor:
-        return u.clamp(min=self.floor).log() / beta
+        return u.clamp(min=max(self.floor, torch.finfo(u.dtype).tiny)).log() / beta
 
     def exact(self, g: Tensor, v: Tensor, u: Tensor, beta: float, labels: LabelSet) -> Tensor:
         return beta * u * (g - (u * g).sum(1, keepdim=True))
@@ -190,7 +190,7 @@ class Tanh(ScalarProjection):
     [[0.5, 0.5]]
     """
 
-    #: |w| is kept this far from 1 when values are turned into latents
+    #: `|w|` is kept this far from 1 when values are turned into latents
     floor: float = 1e-12
 
     def accepts(self, labels: LabelSet) -> str | None:
@@ -207,8 +207,8 @@ class Tanh(ScalarProjection):
         return 0.5 * (high - low) * beta * (1 - torch.tanh(beta * v) ** 2)
 
     def latent(self, u: Tensor, beta: float, labels: LabelSet) -> Tensor:
-        w = (u[:, 1] - u[:, 0]).clamp(-1 + self.floor, 1 - self.floor)
-        return torch.atanh(w) / beta
+        limit = 1 - max(self.floor, torch.finfo(u.dtype).eps)
+        return torch.atanh((u[:, 1] - u[:, 0]).clamp(-limit, limit)) / beta
 
 
 @dataclass(frozen=True)

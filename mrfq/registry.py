@@ -89,6 +89,6 @@ def fitting(problem: Problem) -> list[str]:
         try:
             if mismatch(problem, kind()) is None:
                 found.append(name)
-        except TypeError:  # a solver without defaults for all its parameters (compositions)
+        except Exception:  # no defaults for all its parameters (compositions), or a broken plug-in: this is a hint
             continue
     return found

@@ -64,7 +64,7 @@ class Geometric(Schedule):
             raise InvalidParameterError(f"Geometric needs positive ends, got {self.first} and {self.last}")
 
     def __call__(self, progress: float, iteration: int = 0) -> float:
-        return math.exp((1 - progress) * math.log(self.first) + progress * math.log(self.last))
+        return math.pow(self.first, 1 - progress) * math.pow(self.last, progress)
 
     @property
     def constant(self) -> bool:

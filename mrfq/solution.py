@@ -109,6 +109,13 @@ class Trace:
         return ax
 
 
+def meets(energy: float, bound: float) -> bool:
+    """Return whether a lower bound proves an energy optimal, to 1e-9 of its size."""
+    if energy == bound:
+        return True
+    return math.isfinite(energy) and math.isfinite(bound) and energy - bound <= 1e-9 * max(1.0, abs(bound))
+
+
 @dataclass
 class Solution:
     """The result of `mrfq.solve`."""
@@ -140,4 +147,4 @@ class Solution:
     @property
     def proved(self) -> bool:
         """Whether the bound meets the energy, to 1e-9 of its size."""
-        return self.gap is not None and self.gap <= 1e-9 * max(1.0, abs(self.energy))
+        return self.lower_bound is not None and meets(self.energy, self.lower_bound)

@@ -41,7 +41,11 @@ def starting_point(problem: Problem, init: Init, generator: torch.Generator) -> 
             return _checked(problem, initial())
         init = "unary"
     if not isinstance(init, str):
-        return _checked(problem, torch.as_tensor(init))
+        try:
+            given = torch.as_tensor(init)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidProblemError(f"init is not an array of numbers: {error}") from error
+        return _checked(problem, given)
     if init not in ("unary", "uniform", "random"):
         raise InvalidParameterError(f"init must be 'unary', 'uniform', 'random' or an array, got {init!r}")
     scores = _noise(problem, generator, 1.0 if init == "random" else NOISE)

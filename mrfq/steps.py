@@ -43,6 +43,11 @@ class Step:
         if self.optimizer not in ("sgd", "adam"):
             raise InvalidParameterError(f"Step: optimizer must be 'sgd' or 'adam', got {self.optimizer!r}")
 
+    @property
+    def memoryless(self) -> bool:
+        """Whether equal directions make equal steps: plain gradient steps of one size."""
+        return self.optimizer == "sgd" and self.momentum == 0 and self.decay.constant
+
     def start(self, v: Tensor) -> torch.optim.Optimizer:
         """Return the optimiser of a latent; its rate is set at every step."""
         if self.optimizer == "adam":

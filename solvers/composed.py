@@ -22,8 +22,9 @@ class SequenceState(State):
     inner: State | None = None
     number: int = 0
     window: tuple[float, float] = (0.0, 1.0)
+    #: iteration at which the inner run began
+    first: int = 0
     start: Tensor | None = None
-    best_bound: float | None = None
 
 
 class Sequence(Solver[SequenceState]):
@@ -50,7 +51,7 @@ class Sequence(Solver[SequenceState]):
         assert state.inner is not None
         if state.inner.status is not None or (oracle.progress >= state.window[1] and state.number + 1 < self.runs()):
             self._begin(oracle, state, state.number + 1)
-        with oracle.window(*state.window):
+        with oracle.window(*state.window, state.first):
             state.inner = self.solver(state.number).step(oracle, state.inner)
         self._show(state)
         if state.inner.status is not None and state.number + 1 == self.runs():
@@ -60,9 +61,9 @@ class Sequence(Solver[SequenceState]):
     def _begin(self, oracle: Oracle, state: SequenceState, number: int) -> None:
         assert state.start is not None
         begin = oracle.progress
-        state.number = number
+        state.number, state.first = number, oracle.iteration
         state.window = (begin, begin + (1 - begin) / (self.runs() - number))
-        with oracle.window(*state.window):
+        with oracle.window(*state.window, state.first):
             state.inner = self.solver(number).init(oracle, self.starting(number, oracle, state.start))
         self._show(state)
 
@@ -81,7 +82,7 @@ class Restarts(Sequence):
 
     Parameters
     ----------
-    solver : Solver
+    inner : Solver
     starts : int
         Each gets an equal part of the budget that is left when it begins.
 
@@ -101,6 +102,8 @@ class Restarts(Sequence):
     starts: int = 10
 
     def __post_init__(self) -> None:
+        if not isinstance(self.inner, Solver):
+            raise InvalidParameterError(f"Restarts: inner must be a solver, got {self.inner!r}")
         positive(self, starts=self.starts)
 
     def required(self) -> frozenset[Capability]:

@@ -68,9 +68,9 @@ class BlockICM(Solver[BlockState]):
     def step(self, oracle: Oracle, state: BlockState) -> BlockState:
         labels = cast(Tensor, state.labels)
         if state.variables is None:
-            state.variables, state.targets = self.proposals(oracle, labels)
-            first = max(1, int(self.fraction * len(state.variables)))
-            state.block = min(2 * state.block or first, max(len(state.variables), 1))
+            state.variables, state.targets, distinct = self.proposals(oracle, labels)
+            first = max(1, int(self.fraction * distinct))
+            state.block = min(2 * state.block or first, max(distinct, 1))
         variables, targets = state.variables, cast(Tensor, state.targets)
         if len(variables) == 0:
             state.status = Status.CONVERGED
@@ -88,8 +88,11 @@ class BlockICM(Solver[BlockState]):
                 state.status = Status.CONVERGED
         return state
 
-    def proposals(self, oracle: Oracle, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the variables whose best single change is predicted to help, best first, and their new labels."""
+    def proposals(self, oracle: Oracle, labels: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Return variables and new labels of the single changes that are predicted to help, and how many are distinct.
+
+        First come the best changes of distinct variables, then the other changes, each kind best first.
+        """
         label_set = oracle.problem.label_set
         _, g = oracle.linearize_fully(label_set.one_hot(labels, oracle.problem.dtype))
         change = g - g.gather(1, labels[:, None])
@@ -103,4 +106,7 @@ class BlockICM(Solver[BlockState]):
         gain, target = (-change).max(1)
         order = gain.argsort(descending=True, stable=True)
         order = order[gain[order] > self.tol]
-        return order, target[order]
+        rest = change.scatter(1, target[:, None], 0.0)
+        variables, targets = (-rest > self.tol).nonzero().unbind(1)
+        later = rest[variables, targets].argsort(stable=True)
+        return torch.cat([order, variables[later]]), torch.cat([target[order], targets[later]]), len(order)

@@ -18,7 +18,7 @@ from mrfq.oracle import Oracle
 from mrfq.problem import Capability
 from mrfq.schedules import Geometric, Schedule, as_schedule
 from mrfq.solution import Status
-from mrfq.solver import Solver, State
+from mrfq.solver import Solver, State, positive
 
 Order = Literal["fixed", "random", "colour"]
 
@@ -107,7 +107,7 @@ class MeanField(Solver[State]):
         order = _order(self, self.order, oracle)
         report = oracle.sweep(cast(Tensor, state.u), "softmax", beta=state.beta, order=order)
         state.relaxed_energy = cast(float, state.relaxed_energy) + report.energy_change
-        state.entropy = report.entropy
+        state.entropy, state.labels = report.entropy, report.labels
         if state.schedule.constant and report.largest_change <= self.tol:
             state.status = Status.CONVERGED
         return state
@@ -132,6 +132,7 @@ class Gibbs(Solver[State]):
     order: Order = "fixed"
 
     def __post_init__(self) -> None:
+        positive(self, beta=self.beta)
         _check_order(self, self.order)
 
     def init(self, oracle: Oracle, start: Tensor) -> State:

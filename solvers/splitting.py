@@ -172,6 +172,7 @@ class Splitting(Solver[SplittingState]):
     def _finished(self, oracle: Oracle, state: SplittingState, old: Tensor, new: Tensor) -> Status | None:
         """Return a status if the next step would change nothing, or only repeat the last two."""
         repeatable = as_schedule(self.schedule).constant and not getattr(oracle.problem, "stochastic", False)
+        repeatable = repeatable and as_step(self.rate).memoryless
         if self.carry == "dual" or not repeatable:
             return None
         if float((new - old).abs().max()) <= self.tol:

@@ -37,7 +37,7 @@ def choose(model: nn.Module, parameters: Choice) -> dict[str, nn.Parameter]:
     ----------
     model : nn.Module
     parameters : sequence of str, callable or None
-        Names or shell patterns ("*.weight"), or a test of (name, parameter). None takes all parameters except
+        Names or shell patterns (`"*.weight"`), or a test of (name, parameter). None takes all parameters except
         those of normalisation layers.
 
     Raises
@@ -103,7 +103,7 @@ def fit_scale(weights: Tensor, levels: Sequence[float], rounds: int = 20) -> flo
     """Return the scale s > 0 of a least-squares fit of `weights` by `s q`, q from the levels.
 
     Alternates nearest levels and the closed-form scale `<w, q> / <q, q>`; for levels -1 and 1 the first round is
-    exact, mean |w|.
+    exact, `mean |w|`.
 
     Examples
     --------

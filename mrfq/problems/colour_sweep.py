@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mrfq.labels import LabelSet
 from mrfq.problem import Rule, SweepReport
 from mrfq.problems.compressed import Compressed
 from mrfq.problems.pairwise_kernels import GENERAL
@@ -17,8 +16,8 @@ from mrfq.problems.pairwise_kernels import GENERAL
 class ColourSweep:
     """The half-edges of every independent set, looked up once."""
 
-    def __init__(self, graph: Compressed, sets: list[Tensor], labels: LabelSet) -> None:
-        self.graph, self.labels = graph, labels
+    def __init__(self, graph: Compressed, sets: list[Tensor]) -> None:
+        self.graph = graph
         self.sets = [rows.to(graph.unary.device) for rows in sets]
         degree = graph.start.diff()
         self.halves, self.owners = [], []
@@ -31,7 +30,9 @@ class ColourSweep:
 
     def sweep(self, point: Tensor, rule: Rule, beta: float, generator: torch.Generator | None) -> SweepReport:
         """Visit every set once, in place."""
-        report = SweepReport(0.0, 0, 0.0)
+        report = SweepReport(0.0)
+        if rule == "softmax":
+            report.labels = torch.empty(len(point), dtype=torch.int64, device=point.device)
         for rows, halves, owner in zip(self.sets, self.halves, self.owners, strict=True):
             costs = self._costs(point, rows, halves, owner, relaxed=rule == "softmax")
             if rule == "softmax":
@@ -52,19 +53,16 @@ class ColourSweep:
         mass = weight[:, None] * point[neighbour]
         if graph.mode == GENERAL:
             return costs.index_add_(0, owner, torch.einsum("hb,hba->ha", mass, graph.tables[table]))
-        for number, oriented in enumerate(graph.tables):
-            mine = table == number
-            mean = torch.zeros_like(costs).index_add_(0, owner[mine], mass[mine])
-            costs += mean @ oriented
-        return costs
+        return costs + torch.zeros_like(costs).index_add_(0, owner, mass) @ graph.tables[0]
 
     def _relax(self, u: Tensor, rows: Tensor, costs: Tensor, beta: float, report: SweepReport) -> None:
         old = u[rows]
         new = torch.softmax(-beta * (costs - costs.amin(1, keepdim=True)), 1)
         finite = costs.where(costs.isfinite(), 0.0)
         report.energy_change += float((finite * (new - old)).sum())
-        report.changed += int((self._round(new, rows) != self._round(old, rows)).sum())
-        report.largest_change = max(report.largest_change, float((new - old).abs().max()))
+        if report.labels is not None:
+            report.labels[rows] = costs.argmin(1)
+        report.largest_change = max(report.largest_change, float((new - old).norm(dim=1).max()))
         report.entropy += float(torch.special.entr(new).sum())
         u[rows] = new
 
@@ -83,9 +81,4 @@ class ColourSweep:
             new = (weights <= (uniform * weights[:, -1])[:, None]).sum(1)
         report.energy_change += float((costs.gather(1, new[:, None])[:, 0] - before).sum())
         report.changed += int((new != old).sum())
-        report.largest_change = float(report.changed > 0)
         labels[rows] = new
-
-    def _round(self, u: Tensor, rows: Tensor) -> Tensor:
-        mask = self.labels.mask
-        return u.argmax(1) if mask is None else u.masked_fill(~mask[rows], -torch.inf).argmax(1)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import networkx as nx
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,9 +36,15 @@ class Compressed:
 
     @cached_property
     def arrays(self) -> Graph:
-        """The graph as numpy views, for the kernels."""
-        parts = (self.unary, self.start, self.neighbour, self.weight, self.table, self.tables)
-        return Graph(*(part.numpy() for part in parts))
+        """The graph for the kernels; unsigned indices spare them a test for negative ones at every look-up."""
+        return Graph(
+            unary=self.unary.numpy(),
+            start=self.start.numpy().astype(np.uint64),
+            neighbour=self.neighbour.numpy().astype(np.uint32),
+            weight=self.weight.numpy(),
+            table=self.table.numpy().astype(np.uint32),
+            tables=self.tables.numpy(),
+        )
 
 
 def compress(mrf: PairwiseMRF) -> Compressed:
@@ -69,14 +76,16 @@ def compress(mrf: PairwiseMRF) -> Compressed:
 def hard_penalty(mrf: PairwiseMRF) -> float:
     """Return a finite cost that no saving elsewhere can outweigh, so that replacing +inf by it loses nothing."""
 
-    def spread(costs: Tensor) -> Tensor:
+    def range_of(costs: Tensor) -> tuple[Tensor, Tensor]:
         high = costs.where(costs.isfinite(), -torch.inf).amax(-1)
         low = costs.where(costs.isfinite(), torch.inf).amin(-1)
-        return (high - low).clamp(min=0)
+        return (high - low).clamp(min=0), high.clamp(min=0)
 
-    flat = spread(mrf.tables.flatten(1))
-    total = float(spread(mrf.unary).sum()) + float((mrf.weights.abs() * flat).sum())
-    return 2 * total + 1
+    spread, high = range_of(mrf.unary)
+    pair_spread, pair_high = (mrf.weights.abs() * part for part in range_of(mrf.tables.flatten(1)))
+    # It stands beside allowed costs of the same row, which may be high without being spread.
+    highest = max(float(part.amax()) for part in (high, pair_high) if len(part))
+    return 2 * float(spread.sum() + pair_spread.sum()) + highest + 1
 
 
 def _orient(tables: Tensor, m: int) -> tuple[Tensor, Tensor, int]:
@@ -86,7 +95,7 @@ def _orient(tables: Tensor, m: int) -> tuple[Tensor, Tensor, int]:
         if bool((table == table.T).all()):
             return tables, torch.zeros(2 * m, dtype=torch.int64), POTTS if _is_potts(table) else SHARED
         number = torch.arange(2).repeat_interleave(m)
-        return torch.stack([table.T, table]), number, SHARED
+        return torch.stack([table.T, table]), number, GENERAL
     # The half-edge at the first end reads the transpose: neighbour (second) label first, own label last.
     return torch.cat([tables.transpose(1, 2), tables]), torch.arange(2 * m), GENERAL
 

@@ -18,7 +18,7 @@ from mrfq.problems import tables as make_table
 from mrfq.problems.checks import as_costs, check_edges, check_mask, check_tables, check_unary
 from mrfq.problems.colour_sweep import ColourSweep
 from mrfq.problems.compressed import Compressed, compress, independent_sets
-from mrfq.problems.pairwise_kernels import GENERAL, POTTS, labelling_energy, sweep_labels, sweep_marginals
+from mrfq.problems.pairwise_kernels import POTTS, labelling_energy, sweep_labels, sweep_marginals
 
 Array = Tensor | np.ndarray | Sequence[Any]
 
@@ -125,7 +125,8 @@ class PairwiseMRF:
         unary = self.unary[torch.arange(n, device=self.device), labels].sum(1, dtype=torch.float64)
         number = torch.zeros(m, dtype=torch.int64) if len(self.tables) == 1 else torch.arange(m)
         first, second = labels[:, self.edges[:, 0]], labels[:, self.edges[:, 1]]
-        return unary + (self.weights.double() * self.tables[number.to(self.device), first, second]).sum(1)
+        pairwise = self.weights * self.tables[number.to(self.device), first, second]
+        return unary + pairwise.sum(1, dtype=torch.float64)
 
     def linearize(self, u: Tensor, draw: int | None = None) -> tuple[Tensor, Tensor]:
         """Return the multilinear extension E(u) and its gradient, the conditional costs, shape (n, L)."""
@@ -133,7 +134,7 @@ class PairwiseMRF:
         i, j = self.edges.unbind(1)
         unary = graph.unary if self.label_set.mask is None else graph.unary.where(self.label_set.mask, 0.0)
         g = unary.clone()
-        if graph.mode == GENERAL:
+        if len(graph.tables) > 2:
             m = len(self.edges)
             weighted = self.weights[:, None] * u[j]
             g.index_add_(0, i, torch.einsum("eb,eba->ea", weighted, graph.tables[:m]))
@@ -163,17 +164,18 @@ class PairwiseMRF:
         if self.device.type != "cpu":
             raise InvalidParameterError("sequential sweeps run on the CPU; use order='colour' on another device")
         graph = self.compressed
-        sites = self._sites if order is None else order.numpy()
+        sites = self._sites if order is None else order.numpy().astype(np.uint64)
         if rule == "softmax":
-            report = sweep_marginals(point.numpy(), sites, beta, graph.arrays, graph.mode)
-            return SweepReport(report[0], report[1], report[2], report[3])
+            labels = torch.empty(self.shape[0], dtype=torch.int64)
+            report = sweep_marginals(point.numpy(), labels.numpy(), sites, beta, graph.arrays, graph.mode)
+            return SweepReport(report[0], largest_change=report[1], entropy=report[2], labels=labels)
         uniforms = self._no_uniforms
         if rule == "sample":
             uniforms = torch.rand(len(sites), generator=generator, dtype=torch.float64).numpy()
         change, changed = sweep_labels(
             point.numpy(), sites, rule == "sample", beta, uniforms, graph.arrays, graph.mode == POTTS
         )
-        return SweepReport(change, changed, float(changed > 0))
+        return SweepReport(change, changed, exact=not self._forbids)
 
     def edge_tables(self) -> Tensor:
         """Return the (m, L, L) pairwise costs, weights included."""
@@ -193,11 +195,20 @@ class PairwiseMRF:
 
     @cached_property
     def _colour_sweep(self) -> ColourSweep:
-        return ColourSweep(self.compressed, self.independent_sets, self.label_set)
+        return ColourSweep(self.compressed, self.independent_sets)
+
+    @cached_property
+    def _forbids(self) -> bool:
+        """Whether some cost is +inf, so that sweeps work with penalties."""
+        return bool(self.unary.isinf().any()) or bool(self.tables.isinf().any())
 
     @cached_property
     def _sites(self) -> np.ndarray:
-        return np.arange(self.shape[0])
+        return np.arange(self.shape[0], dtype=np.uint64)
+
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return self.unary.numpy(), self.edges.numpy().astype(np.uint32), self.weights.numpy(), self.tables.numpy()
 
     @cached_property
     def _no_uniforms(self) -> np.ndarray:
@@ -253,9 +264,7 @@ class PairwiseMRF:
         **options
             Of `PairwiseMRF`.
         """
-        costs = as_costs("unary costs", unary, torch.float64)
-        if costs.ndim != 3:
-            raise InvalidProblemError(f"a grid needs unary costs (height, width, labels), got {tuple(costs.shape)}")
+        costs = _grid_costs(unary)
         height, width, count = costs.shape
         edges = make_table.grid_edges(height, width, connectivity)
         return cls(costs.reshape(-1, count), edges, table, weights=weight, **options)
@@ -265,20 +274,30 @@ class PairwiseMRF:
         cls, unary: Array, weight: Array | float = 1.0, connectivity: int = 4, **options: Any
     ) -> PairwiseMRF:
         """Return a Potts model on a grid; `unary` has shape (height, width, L)."""
-        return cls.grid(unary, make_table.potts(np.shape(unary)[-1]), weight, connectivity, **options)
+        costs = _grid_costs(unary)
+        return cls.grid(costs, make_table.potts(costs.shape[2]), weight, connectivity, **options)
 
     @classmethod
     def truncated_linear_grid(
         cls, unary: Array, weight: Array | float, limit: float, connectivity: int = 4, **options: Any
     ) -> PairwiseMRF:
         """Return a grid whose edges cost `weight min(|a - b|, limit)`; `unary` has shape (height, width, L)."""
-        table = make_table.truncated_linear(np.shape(unary)[-1], limit)
-        return cls.grid(unary, table, weight, connectivity, **options)
+        costs = _grid_costs(unary)
+        table = make_table.truncated_linear(costs.shape[2], limit)
+        return cls.grid(costs, table, weight, connectivity, **options)
 
     @classmethod
     def truncated_quadratic_grid(
         cls, unary: Array, weight: Array | float, limit: float, connectivity: int = 4, **options: Any
     ) -> PairwiseMRF:
         """Return a grid whose edges cost `weight min((a - b)^2, limit)`; `unary` has shape (height, width, L)."""
-        table = make_table.truncated_quadratic(np.shape(unary)[-1], limit)
-        return cls.grid(unary, table, weight, connectivity, **options)
+        costs = _grid_costs(unary)
+        table = make_table.truncated_quadratic(costs.shape[2], limit)
+        return cls.grid(costs, table, weight, connectivity, **options)
+
+
+def _grid_costs(unary: Any) -> Tensor:
+    costs = as_costs("unary costs", unary, torch.float64)
+    if costs.ndim != 3:
+        raise InvalidProblemError(f"a grid needs unary costs (height, width, labels), got {tuple(costs.shape)}")
+    return costs

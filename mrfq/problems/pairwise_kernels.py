@@ -10,7 +10,9 @@ import numpy as np
 from mrfq.kernels import kernel
 from mrfq.problems.site_rules import argmin_site, sample_site, softmax_site
 
-#: how the tables are stored: one Potts-like table, few tables shared by all edges, or a table per half-edge
+#: variables are numbered by unsigned integers in the kernels, which spares a test for negative ones at every look-up
+ONE = np.uint64(1)
+#: how the tables are stored: one Potts-like table, one symmetric table for all edges, or several
 POTTS, SHARED, GENERAL = 0, 1, 2
 
 
@@ -30,35 +32,14 @@ class Graph(NamedTuple):
 
 @kernel
 def labelling_energy(labels: Any, unary: Any, edges: Any, weights: Any, tables: Any, shared: bool) -> float:
-    """Return the energy of a labelling; `tables` (m, L, L), or (1, L, L) if `shared`."""
+    """Return the energy of a labelling; `edges` unsigned, `tables` (m, L, L), or (1, L, L) if `shared`."""
     total = 0.0
     for i in range(unary.shape[0]):
-        total += unary[i, labels[i]]
-    if shared:
-        for e in range(edges.shape[0]):
-            total += weights[e] * tables[0, labels[edges[e, 0]], labels[edges[e, 1]]]
-    else:
-        for e in range(edges.shape[0]):
-            total += weights[e] * tables[e, labels[edges[e, 0]], labels[edges[e, 1]]]
+        total += unary[i, np.uint64(labels[i])]
+    for e in range(edges.shape[0]):
+        a, b = np.uint64(labels[edges[e, 0]]), np.uint64(labels[edges[e, 1]])
+        total += weights[e] * tables[np.uint64(0) if shared else np.uint64(e), a, b]
     return total
-
-
-@kernel
-def label_costs(i: int, labels: Any, graph: Graph, potts: bool, costs: Any) -> None:
-    """Write the conditional costs of variable i, given the labels of its neighbours."""
-    count = costs.shape[0]
-    for a in range(count):
-        costs[a] = graph.unary[i, a]
-    if potts:
-        step = potts_step(graph.tables)
-        for h in range(graph.start[i], graph.start[i + 1]):
-            costs[labels[graph.neighbour[h]]] += graph.weight[h] * step
-        return
-    for h in range(graph.start[i], graph.start[i + 1]):
-        row = graph.tables[graph.table[h], labels[graph.neighbour[h]]]
-        w = graph.weight[h]
-        for a in range(count):
-            costs[a] += w * row[a]
 
 
 @kernel
@@ -70,102 +51,90 @@ def potts_step(tables: Any) -> Any:
     return tables[0, 0, 0] - tables[0, 0, min(1, tables.shape[2] - 1)]
 
 
+# The costs of a site are gathered in the body of each sweep: as a function of their own, which passes the arrays of the
+# graph at every site, they take four times as long.
+
+
 @kernel
 def sweep_labels(labels: Any, order: Any, sample: bool, beta: float, uniforms: Any, graph: Graph, potts: bool) -> Any:
     """Visit the variables in order, taking the cheapest label or a sample; return (energy change, changed)."""
-    costs = np.empty(graph.unary.shape[1], graph.unary.dtype)
-    scratch = np.empty(graph.unary.shape[1], np.float64)
-    change = 0.0
-    changed = 0
+    unary, start, neighbour, weight, table, tables = graph
+    count = unary.shape[1]
+    costs, scratch = np.empty(count, unary.dtype), np.empty(count, np.float64)
+    step = potts_step(tables)
+    change, changed = 0.0, 0
     for position in range(order.shape[0]):
         i = order[position]
-        label_costs(i, labels, graph, potts, costs)
+        for a in range(count):
+            costs[a] = unary[i, a]
+        if potts:
+            for h in range(start[i], start[i + ONE]):
+                costs[np.uint64(labels[neighbour[h]])] += weight[h] * step
+        else:
+            for h in range(start[i], start[i + ONE]):
+                t, b, w = table[h], np.uint64(labels[neighbour[h]]), weight[h]
+                for a in range(count):
+                    costs[a] += w * tables[t, b, a]
         old = labels[i]
         new = sample_site(costs, beta, uniforms[position], scratch) if sample else argmin_site(costs, old)
         if new != old:
-            change += costs[new] - costs[old]
+            change += costs[np.uint64(new)] - costs[np.uint64(old)]
             changed += 1
             labels[i] = new
     return change, changed
 
 
 @kernel
-def add_potts_costs(i: int, u: Any, graph: Graph, costs: Any) -> None:
-    """Add the expected pairwise costs of variable i, up to a constant, for one Potts-like table."""
-    step = potts_step(graph.tables)
-    for h in range(graph.start[i], graph.start[i + 1]):
-        j = graph.neighbour[h]
-        w = graph.weight[h] * step
-        for a in range(costs.shape[0]):
-            costs[a] += w * u[j, a]
-
-
-@kernel
-def add_shared_costs(i: int, u: Any, graph: Graph, mean: Any, costs: Any) -> None:
-    """Add the expected pairwise costs of variable i: neighbours are summed first, then meet each table once."""
-    count = costs.shape[0]
-    for t in range(graph.tables.shape[0]):
-        mean[:] = 0.0
-        for h in range(graph.start[i], graph.start[i + 1]):
-            if graph.table[h] == t:
-                j = graph.neighbour[h]
-                w = graph.weight[h]
-                for b in range(count):
-                    mean[b] += w * u[j, b]
-        for b in range(count):
-            m = mean[b]
-            for a in range(count):
-                costs[a] += m * graph.tables[t, b, a]
-
-
-@kernel
-def add_general_costs(i: int, u: Any, graph: Graph, costs: Any) -> None:
-    """Add the expected pairwise costs of variable i, with a table per half-edge."""
-    count = costs.shape[0]
-    for h in range(graph.start[i], graph.start[i + 1]):
-        j = graph.neighbour[h]
-        for b in range(count):
-            m = graph.weight[h] * u[j, b]
-            for a in range(count):
-                costs[a] += m * graph.tables[graph.table[h], b, a]
-
-
-@kernel
-def sweep_marginals(u: Any, order: Any, beta: float, graph: Graph, mode: int) -> Any:
+def sweep_marginals(  # noqa: PLR0912
+    u: Any, labels: Any, order: Any, beta: float, graph: Graph, mode: int
+) -> Any:
     """Visit the variables in order, u_i = softmax(-beta costs_i) with the costs expected under their neighbours.
 
-    Returns (change of relaxed energy, changed most probable labels, largest change of a probability, entropy).
+    Writes the most probable labels, and returns (change of relaxed energy, largest Euclidean change of a row, entropy).
     """
-    count = graph.unary.shape[1]
-    costs = np.empty(count, graph.unary.dtype)
-    mean = np.empty(count, graph.unary.dtype)
-    new = np.empty(count, graph.unary.dtype)
-    change = 0.0
-    entropy = 0.0
-    changed = 0
-    largest = 0.0
+    unary, start, neighbour, weight, table, tables = graph
+    count = unary.shape[1]
+    costs, mean, new = np.empty(count, unary.dtype), np.empty(count, unary.dtype), np.empty(count, unary.dtype)
+    step = potts_step(tables)
+    change, entropy, largest = 0.0, 0.0, 0.0
     for position in range(order.shape[0]):
         i = order[position]
         for a in range(count):
-            costs[a] = graph.unary[i, a]
+            costs[a] = unary[i, a]
         if mode == POTTS:
-            add_potts_costs(i, u, graph, costs)
+            for h in range(start[i], start[i + ONE]):
+                j, w = neighbour[h], weight[h] * step
+                for a in range(count):
+                    costs[a] += w * u[j, a]
         elif mode == SHARED:
-            add_shared_costs(i, u, graph, mean, costs)
+            # Neighbours are summed first, then meet the table once.
+            mean[:] = 0.0
+            for h in range(start[i], start[i + ONE]):
+                j, w = neighbour[h], weight[h]
+                for b in range(count):
+                    mean[b] += w * u[j, b]
+            for b in range(count):
+                m = mean[b]
+                for a in range(count):
+                    costs[a] += m * tables[0, b, a]
         else:
-            add_general_costs(i, u, graph, costs)
-        entropy += softmax_site(costs, beta, new)
-        was, now = 0, 0
+            for h in range(start[i], start[i + ONE]):
+                t, j = table[h], neighbour[h]
+                for b in range(count):
+                    m = weight[h] * u[j, b]
+                    for a in range(count):
+                        costs[a] += m * tables[t, b, a]
+        cheapest, total, mean_cost = softmax_site(costs, beta, new)
+        labels[i] = cheapest
+        scale = 1.0 / total
+        moved = 0.0
+        entropy += math.log(total) + beta * mean_cost * scale
         for a in range(count):
-            if u[i, a] > u[i, was]:
-                was = a
-            if new[a] > new[now]:
-                now = a
-        for a in range(count):
-            difference = new[a] - u[i, a]
-            if costs[a] < math.inf:
-                change += costs[a] * difference
-            largest = max(largest, abs(difference))
-            u[i, a] = new[a]
-        changed += was != now
-    return change, changed, largest, entropy
+            probability = new[a] * scale
+            difference = probability - u[i, a]
+            # Changes of a row add up to zero, so costs above the cheapest do as well as costs.
+            change += costs[a] * difference
+            moved += difference * difference
+            u[i, a] = probability
+        largest = max(largest, moved)
+    return change, math.sqrt(largest), entropy

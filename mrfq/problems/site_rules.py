@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from mrfq.kernels import kernel
 
 
 @kernel
 def argmin_site(costs: Any, current: int) -> int:
     """Return the cheapest label; a tie keeps the current label, else takes the lowest."""
-    best, lowest = current, costs[current]
+    best, lowest = current, costs[np.uint64(current)]
     for a in range(costs.shape[0]):
         if costs[a] < lowest:
             best, lowest = a, costs[a]
@@ -38,20 +40,25 @@ def sample_site(costs: Any, beta: float, uniform: float, weights: Any) -> int:
 
 
 @kernel
-def softmax_site(costs: Any, beta: float, out: Any) -> float:
-    """Write `softmax(-beta costs)` into `out` and return its entropy, log Z + beta (mean cost - lowest cost)."""
-    lowest = costs.min()
+def softmax_site(costs: Any, beta: float, weights: Any) -> Any:
+    """Write `exp(-beta costs)` relative to the cheapest label into `weights`, and the costs above it into `costs`.
+
+    Labels that do not exist get 0 in both. Returns the cheapest label, the sum of the weights, and their sum with the
+    costs above the cheapest: normalising is left to the caller, who goes over the row anyway. beta must be positive.
+    """
+    cheapest = 0
+    for a in range(1, costs.shape[0]):
+        if costs[a] < costs[cheapest]:
+            cheapest = a
+    lowest = costs[cheapest]
     total = 0.0
     mean = 0.0
     for a in range(costs.shape[0]):
         above = costs[a] - lowest
-        if above < math.inf:
-            weight = math.exp(-beta * above)
-            total += weight
-            mean += weight * above
-            out[a] = weight
-        else:
-            out[a] = 0.0
-    for a in range(costs.shape[0]):
-        out[a] /= total
-    return math.log(total) + beta * mean / total
+        weight = math.exp(-beta * above)
+        finite = above if above < math.inf else 0.0
+        costs[a] = finite
+        weights[a] = weight
+        total += weight
+        mean += weight * finite
+    return cheapest, total, mean

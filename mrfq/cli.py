@@ -1,0 +1,133 @@
+"""The command line: `mrfq compare` and `mrfq solvers`. Commands import what they need when they run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mrfq.errors import MrfqError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mrfq.compare.results import Results
+
+app = typer.Typer(
+    name="mrfq",
+    help="Quantization as labelling: networks and Markov random fields, one core, interchangeable solvers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+#: what a shell reports for a command that Ctrl-C ended
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line; every user error is one message on stderr and exit code 2."""
+    try:
+        app()
+    except MrfqError as error:
+        _fail(str(error))
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"mrfq: {message}", err=True)
+    sys.exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import mrfq
+
+        typer.echo(f"mrfq {mrfq.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+@app.command()
+def compare(
+    suite: Annotated[
+        str, typer.Argument(help="A suite file (TOML, or the suite.json of a comparison), or a packaged suite.")
+    ] = "default",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path("report"),
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Worker processes; 0: one per core.", min=0)] = 0,
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds, instead of the suite's.", min=1)] = None,
+    solver: Annotated[list[str] | None, typer.Option(help="Only this solver of the suite; repeatable.")] = None,
+    problem: Annotated[list[str] | None, typer.Option(help="Only this problem of the suite; repeatable.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run finished runs again.")] = False,
+) -> None:
+    """Compare solvers on a suite of problems, and write a report.
+
+    Results do not depend on --jobs. Finished runs are kept in the folder: after Ctrl-C the same command resumes,
+    and a changed suite runs only what changed.
+    """
+    from rich.console import Console
+
+    from mrfq.compare.console import Reporter, summary_table
+    from mrfq.compare.reading import load_suite, seed_list
+    from mrfq.compare.report import write_all
+    from mrfq.compare.results import Results
+    from mrfq.compare.runner import run_suite
+
+    chosen = load_suite(suite).select(
+        problems=problem or (), solvers=solver or (), seeds=seed_list(seeds, "--seeds") if seeds else ()
+    )
+    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    with Reporter(console, errors) as reporter:
+        outcome = run_suite(chosen, out, reporter, jobs=jobs or -1, fresh=fresh)
+    results = Results.of(outcome)
+    if outcome.records:
+        report = write_all(results, out)
+        console.print()
+        console.print(summary_table(results))
+        console.print(f"\nreport: {report.resolve()}", soft_wrap=True, markup=False)
+    _end(results, errors)
+
+
+def _end(results: Results, errors: Console) -> None:
+    """Say what went wrong, if anything did, and exit accordingly."""
+    outcome = results.outcome
+    if outcome.interrupted:
+        total = sum(1 for _ in outcome.suite.cells())
+        text = f"interrupted: {len(outcome.records)} of {total} runs are finished and kept; the same command resumes"
+        errors.print(text, soft_wrap=True, markup=False)
+        raise typer.Exit(INTERRUPTED)
+    if outcome.failed:
+        cell, record = outcome.failed[0]
+        text = (
+            f"{len(outcome.failed)} of {len(outcome.records)} runs failed, the first: "
+            f"{cell.problem.name}, {cell.solver}, seed {cell.seed}: {record.status}"
+        )
+        errors.print(text, soft_wrap=True, markup=False)
+        raise typer.Exit(1)
+
+
+@app.command()
+def solvers(
+    name: Annotated[str | None, typer.Argument(help="A solver, for its parameters, defaults and reference.")] = None,
+) -> None:
+    """List the solvers and what they need, or describe one."""
+    from rich.console import Console
+
+    from mrfq.compare.catalogue import describe_solver, solver_table
+
+    console = Console(highlight=False)
+    console.print(solver_table() if name is None else describe_solver(name))
