@@ -209,7 +209,12 @@ class NetworkLoss:
     def state_dict(self, labels: Tensor) -> dict[str, Tensor]:
         """Return the state of the original network with its labelled weights replaced by levels."""
         values = self._scale(self.label_set.decode(self.label_set.check(labels)))
-        return {**{k: v.clone() for k, v in self._original.items()}, **self._named(values)}
+        state = {name: value.clone() for name, value in self._original.items()}
+        found = {id(p): value for p, value in zip(self._parameters, self._named(values).values(), strict=True)}
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):  # tied weights have several names
+            if id(parameter) in found:
+                state[name] = found[id(parameter)].clone()
+        return state
 
     def labels_of(self, state: Mapping[str, Tensor], *, exact: bool = True) -> Tensor:
         """Return the labels of a state: the inverse of `state_dict`.
