@@ -38,7 +38,7 @@ class StableMirrorDescent(Composition):
     """MD-softmax-S: the latent is kept, beta grows; a straight-through softmax."""
 
     reference = PAPER
-    use_when = "quantizing with any label set; second only to PMF on digits"
+    use_when = "quantizing a network, with any label set; no Jacobian, no surrogate"
 
     beta: Schedule | float = Geometric(1, 1e4)
     rate: Step | float = ADAM

@@ -27,7 +27,7 @@ class ProximalMeanField(Composition):
     """
 
     reference = PAPER
-    use_when = "quantizing a network: the best of the first-order methods on digits and MNIST"
+    use_when = "quantizing a network, with any label set"
 
     beta: Schedule | float = Geometric(1, 1e4)
     rate: Step | float = ADAM
@@ -40,7 +40,7 @@ class ProximalMeanField(Composition):
 class SoftmaxProjectedGradient(Composition):
     """Proximal mean-field of the theorem: `u+ = softmax(beta (u - eta g))`, softmax-projected gradient descent."""
 
-    reference = PAPER + ", Theorem 1"
+    reference = PAPER
     use_when = "teaching that projected gradient descent is mean-field"
 
     beta: Schedule | float = Geometric(1, 10)

@@ -6,7 +6,6 @@ label (ICM), softmax(-beta c) (mean-field), a sample of that law (Gibbs).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -64,8 +63,8 @@ class ICM(Solver[State]):
         return State(labels=oracle.problem.label_set.round(start))
 
     def step(self, oracle: Oracle, state: State) -> State:
-        report = oracle.sweep(cast(Tensor, state.labels), "argmin", order=_order(self, self.order, oracle))
-        state.status = Status.CONVERGED if report.changed == 0 else None
+        state.sweep = oracle.sweep(cast(Tensor, state.labels), "argmin", order=_order(self, self.order, oracle))
+        state.status = Status.CONVERGED if state.sweep.changed == 0 else None
         return state
 
 
@@ -178,11 +177,15 @@ class SimulatedAnnealing(Solver[State]):
         return state
 
 
+#: Inverse temperatures of the default schedule, in units of one over the median cost of changing a label. Chosen on
+#: generated glasses, dense and denoising models: a hotter start wastes sweeps, and forgets what broke a symmetry.
+FIRST, LAST = 0.5, 40.0
+
+
 def temperature_schedule(oracle: Oracle) -> Geometric:
     """Return a geometric schedule of beta on the scale of the problem's conditional costs; two oracle calls.
 
-    At its start the costliest change is still taken half as often as the best label; at its end a change of a
-    twentieth of the typical cost has a chance of about one in a hundred.
+    The scale is the median of what it costs to leave the cheapest label, over all variables of two random labellings.
     """
     labels = oracle.problem.label_set
     gaps = []
@@ -194,9 +197,5 @@ def temperature_schedule(oracle: Oracle) -> Geometric:
         above = g - g.amin(1, keepdim=True)
         gaps.append(above[(above > 0) & above.isfinite()])
     costs = torch.cat(gaps)
-    if len(costs) == 0:
-        return Geometric(1, 1)
-    typical = float(costs.median())
-    # Hard constraints must not set the temperature of everything else.
-    largest = float(costs[costs <= 100 * typical].max())
-    return Geometric(math.log(2) / largest, max(math.log(100) / (0.05 * typical), math.log(2) / largest))
+    typical = float(costs.median()) if len(costs) else 1.0
+    return Geometric(FIRST / typical, LAST / typical)

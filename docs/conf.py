@@ -1,0 +1,181 @@
+"""Sphinx configuration. The build needs no network, and neither do the pages it makes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+# One thread: the examples are small, and figures do not depend on the machine's core count.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import mrfq
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "mrfq"
+author = "The mrfq developers"
+copyright = "The mrfq developers"
+version = release = mrfq.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = [
+    "_build",
+    "_ext",
+    "_templates",
+    "examples",
+    "equivalence",
+    "gallery/equivalence/index.rst",
+    "generated/solver_tables.md",
+]
+templates_path = ["_templates"]
+
+# ---- text -------------------------------------------------------------------------------------------------
+myst_enable_extensions = [
+    "amsmath",
+    "colon_fence",
+    "deflist",
+    "dollarmath",
+    "attrs_inline",
+]
+myst_heading_anchors = 3
+default_role = "code"  # docstrings use single backticks for code
+
+# ---- formulas: MathJax from an installed package, so that pages opened from disk need no network -----------
+html_static_path = ["_static"]
+_package = importlib.util.find_spec("mathjax")
+for folder in (_package.submodule_search_locations or []) if _package else []:
+    # This file draws SVG and has its glyphs inside: no fonts to copy.
+    _script = Path(folder, "static", "mathjax", "es5", "tex-svg.js")
+    if _script.is_file():
+        html_static_path.append(str(_script))
+        mathjax_path = _script.name
+# No menu, no loading of accessibility components from anywhere.
+mathjax3_config = {"options": {"enableMenu": False}, "svg": {"scale": 0.92}}
+
+# ---- reference --------------------------------------------------------------------------------------------
+autosummary_generate = True
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+
+# ---- examples ---------------------------------------------------------------------------------------------
+warnings.filterwarnings("ignore", message=".*Agg.*cannot show the figure.*")
+sphinx_gallery_conf = {
+    "examples_dirs": ["examples", "equivalence"],
+    "gallery_dirs": ["gallery", "gallery/equivalence"],
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "write_computation_times": False,
+    "min_reported_time": 1e9,
+    "show_signature": False,
+    "remove_config_comments": True,
+    "thumbnail_size": (480, 330),
+    "abort_on_example_error": False,
+    "reset_modules": ("figure_style.reset",),
+}
+
+# ---- pages ------------------------------------------------------------------------------------------------
+html_theme = "pydata_sphinx_theme"
+html_title = "mrfq"
+html_css_files = ["mrfq.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "logo": {"text": "mrfq"},
+    "navbar_align": "left",
+    "header_links_before_dropdown": 7,
+    "show_prev_next": True,
+    "secondary_sidebar_items": ["page-toc"],
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "tango",
+    "pygments_dark_style": "github-dark",
+    "navigation_with_keys": False,
+}
+html_sidebars = {
+    page: [] for page in ("index", "quickstart", "choose", "theory", "search")
+}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+
+# ---- the tables of all solvers, from the registry, so that they cannot go stale -----------------------------
+FAMILIES = {
+    "proximal": "The proximal family, and parallel mean-field",
+    "mirror_descent": "Mirror descent",
+    "straight_through": "Straight-through methods and relatives",
+    "frank_wolfe": "Frank-Wolfe",
+    "splitting": "The family itself",
+    "site": "Site sweeps",
+    "local_search": "Local search for networks",
+    "enumeration": "The two ends of the scale",
+    "composed": "Solvers made of solvers",
+}
+
+
+def needs(solver: Any) -> str:
+    """Return what a problem must offer to a solver, in words."""
+    found = sorted(solver.needs)
+    try:
+        if solver().accepts(mrfq.generators.chain(2, 3)):
+            found.append("exactly two labels")
+    except TypeError:  # no defaults: a composition
+        found.append("what its parts need")
+    return ", ".join(found) or "–"
+
+
+def write_solver_tables(app: Any) -> None:
+    """Write generated/solver_tables.md before any page is read."""
+    from mrfq import registry
+
+    own = {
+        name: s
+        for name, s in registry.all_solvers().items()
+        if s.__module__.startswith("mrfq.")
+    }
+    families = dict.fromkeys(
+        [*FAMILIES, *(s.__module__.rsplit(".", 1)[1] for s in own.values())]
+    )
+    lines = []
+    for family in families:
+        lines += [
+            f"### {FAMILIES.get(family, family)}",
+            "",
+            ":::{rst-class} compact",
+            "",
+        ]
+        lines += ["| name | needs | when | reference |", "|---|---|---|---|"]
+        for name, solver in own.items():
+            if solver.__module__.rsplit(".", 1)[1] == family:
+                link = f"{{class}}`{name} <mrfq.solvers.{solver.__name__}>`"
+                lines.append(
+                    f"| {link} | {needs(solver)} | {solver.use_when} | {solver.reference} |"
+                )
+        lines += ["", ":::", ""]
+    path = Path(__file__).parent / "generated" / "solver_tables.md"
+    path.parent.mkdir(exist_ok=True)
+    text = "\n".join(lines)
+    if not path.is_file() or path.read_text("utf-8") != text:
+        path.write_text(text, "utf-8")
+
+
+def setup(app: Any) -> None:
+    """Connect the tables to the build."""
+    app.connect("builder-inited", write_solver_tables)
