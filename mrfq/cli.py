@@ -27,10 +27,16 @@ app = typer.Typer(
 INTERRUPTED = 130
 
 
-def main() -> None:
-    """Run the command line; every user error is one message on stderr and exit code 2."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every user error is one message on stderr and exit code 2.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        By default those of the process.
+    """
     try:
-        app()
+        app(args=arguments)
     except MrfqError as error:
         _fail(str(error))
     except BrokenPipeError:  # the reader of a pipe has seen enough
@@ -76,8 +82,7 @@ def compare(
 ) -> None:
     """Compare solvers on a suite of problems, and write a report.
 
-    Results do not depend on --jobs. Finished runs are kept in the folder: after Ctrl-C the same command resumes,
-    and a changed suite runs only what changed.
+    Results do not depend on --jobs. Finished runs are kept, so the same command resumes after Ctrl-C.
     """
     from rich.console import Console
 

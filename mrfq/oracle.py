@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, cast
@@ -45,8 +44,6 @@ class Oracle:
         self.spent = 0
         self._window = (0.0, 1.0)
         self._first = 0
-        self._known: tuple[Tensor, int] | None = None
-        self._known_energy = 0.0
 
     @property
     def iteration(self) -> int:
@@ -119,30 +116,7 @@ class Oracle:
         """Visit every variable once, in place (see `SupportsSweep.sweep`); one call."""
         self.calls += 1
         problem = cast(SupportsSweep, self.problem)
-        report = problem.sweep(point, rule, beta=beta, order=order, generator=self.generator)
-        if self._is_known(point) and report.exact:
-            self._known_energy += report.energy_change
-            self._known = (point, point._version)
-        else:
-            self._known = None
-        return report
-
-    def evaluate(self, labels: Tensor) -> float:
-        """Return the energy of a labelling to the loop, uncounted.
-
-        A labelling that only the problem's own sweeps have touched since it was evaluated last need not be looked at
-        again: the sweeps have told what they changed.
-        """
-        if self._is_known(labels):
-            return self._known_energy
-        energy = self.problem.energy(labels)
-        self._known = (labels, labels._version) if math.isfinite(energy) else None
-        self._known_energy = energy
-        return energy
-
-    def _is_known(self, labels: Tensor) -> bool:
-        """Whether a tensor is the one evaluated last, unchanged but for sweeps; torch counts changes in place."""
-        return self._known is not None and labels is self._known[0] and labels._version == self._known[1]
+        return problem.sweep(point, rule, beta=beta, order=order, generator=self.generator)
 
     @property
     def energy_calls(self) -> int:

@@ -67,8 +67,8 @@ class SweepReport:
     largest_change: float = 0.0
     #: sum of the entropies of all variables, in nats (softmax rule)
     entropy: float = 0.0
-    #: whether `energy_change` is that of the energy itself, without stand-ins for infinite costs
-    exact: bool = True
+    #: whether `energy_change` is as good as the difference of two energies
+    exact: bool = False
     #: most probable labels (softmax rule)
     labels: Tensor | None = None
 

@@ -93,6 +93,10 @@ class Softmax(SimplexProjection):
     floor: float = 1e-12
 
     def forward(self, v: Tensor, beta: float, labels: LabelSet) -> Tensor:
+        if v.shape[1] == 2 and labels.mask is None:
+            # The same numbers; torch's softmax takes four times as long on rows of two.
+            difference = beta * (v[:, 1] - v[:, 0])
+            return torch.stack([torch.sigmoid(-difference), torch.sigmoid(difference)], 1)
         z = v if labels.mask is None else v.masked_fill(~labels.mask, -torch.inf)
         # Subtracting the maximum before multiplying by beta keeps beta = 1e12 from overflowing float32.
         return torch.softmax(beta * (z - z.amax(1, keepdim=True)), dim=1)
@@ -201,6 +205,13 @@ class Tanh(ScalarProjection):
     def value(self, v: Tensor, beta: float, labels: LabelSet) -> Tensor:
         low, high = labels.rows().to(v.dtype).unbind(1)
         return 0.5 * (high + low) + 0.5 * (high - low) * torch.tanh(beta * v)
+
+    def forward(self, v: Tensor, beta: float, labels: LabelSet) -> Tensor:
+        return torch.stack([torch.sigmoid(-2 * beta * v), torch.sigmoid(2 * beta * v)], 1)
+
+    def identity(self, g: Tensor, u: Tensor, labels: LabelSet) -> Tensor:
+        low, high = labels.rows().to(g.dtype).unbind(1)
+        return (g[:, 1] - g[:, 0]) / (high - low)
 
     def derivative(self, v: Tensor, beta: float, labels: LabelSet) -> Tensor:
         low, high = labels.rows().to(v.dtype).unbind(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mrfq.errors import InvalidParameterError, UnknownNameError
 from mrfq.oracle import Oracle
-from mrfq.problem import Capability, Problem
+from mrfq.problem import Capability, Problem, SweepReport
 from mrfq.solution import Status
 
 
@@ -34,6 +34,8 @@ class State:
     beta: float | None = None
     #: sum of the entropies of the rows of `u`, where the solver knows it for free
     entropy: float | None = None
+    #: the sweep that made `labels` from those of the step before, where nothing else has changed them
+    sweep: SweepReport | None = None
     #: set when the solver wants to stop
     status: Status | None = None
 

@@ -51,7 +51,7 @@ class Step:
     def start(self, v: Tensor) -> torch.optim.Optimizer:
         """Return the optimiser of a latent; its rate is set at every step."""
         if self.optimizer == "adam":
-            return torch.optim.Adam([v], weight_decay=self.weight_decay)
+            return torch.optim.Adam([v], weight_decay=self.weight_decay, fused=v.device.type in ("cpu", "cuda"))
         return torch.optim.SGD([v], lr=1.0, momentum=self.momentum, weight_decay=self.weight_decay)
 
 

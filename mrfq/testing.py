@@ -17,7 +17,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ from mrfq.solver import Solver
 
 #: raises `ConformanceError`, or returns why it does not apply
 Check = Callable[[Solver[Any], Problem], str | None]
-STEPS = 8
+STEPS = 6
 #: seconds after which a run that makes no oracle calls is given up
 PATIENCE = 60.0
 
@@ -157,9 +157,10 @@ def labelling_is_valid(solver: Solver[Any], problem: Problem) -> None:
 
 def bound_exact_energy(solver: Solver[Any], problem: Problem) -> None:
     """Require lower_bound <= exact <= energy at every row of the trace, and that proved implies exact."""
-    exact, solution = exact_energy(problem), _run(solver, problem, max_iters=40)
+    exact, solution = exact_energy(problem), _run(solver, problem, max_iters=20)
     slack = 0.0 if math.isinf(exact) else 1e-9 * max(1.0, abs(exact))
-    _require(solution.energy >= exact, f"the energy {solution.energy!r} is below the exact {exact!r}")
+    lowest = min(e for e in (solution.energy, *solution.trace["energy"]) if not math.isnan(e))
+    _require(lowest >= exact - slack, f"an energy of {lowest!r} is below the exact {exact!r}")
     bound = max((b for b in solution.trace["bound"] if not math.isnan(b)), default=-math.inf)
     _require(bound <= exact + slack, f"a lower bound of {bound!r} is above the exact {exact!r}")
     claims = solution.proved or solution.status is Status.OPTIMAL
@@ -271,8 +272,8 @@ CHECKS: dict[str, Check] = {
 class Report:
     """What was checked: the pairs (problem, promise) that hold, and why others do not apply. It prints."""
 
-    passed: list[tuple[str, str]] = field(default_factory=list)
-    skipped: dict[tuple[str, str], str] = field(default_factory=dict)
+    passed: list[tuple[str, str]]
+    skipped: dict[tuple[str, str], str]
 
     def __str__(self) -> str:
         lines = [f"{len(self.passed)} promises kept, {len(self.skipped)} not applicable"]
@@ -296,12 +297,7 @@ def check(solver: Solver[Any], problem: str, promise: str) -> str | None:
 def check_solver(
     solver: Solver[Any], problems: Iterable[str] = tuple(PROBLEMS), promises: Iterable[str] = tuple(CHECKS)
 ) -> Report:
-    """Check the promises of the `Solver` contract on small problems, all of them by default.
-
-    Raises
-    ------
-    ConformanceError
-        At the first broken promise; the message names it and the problem.
+    """Check promises on small problems, all by default; the first that is broken raises `ConformanceError`.
 
     Examples
     --------
@@ -310,11 +306,6 @@ def check_solver(
     1 promises kept, 1 not applicable
       smooth-binary, labelling-is-valid: LogCosh does not offer a site sweep
     """
-    report = Report()
-    for problem, promise in itertools.product(problems, promises):
-        reason = check(solver, problem, promise)
-        if reason is None:
-            report.passed.append((problem, promise))
-        else:
-            report.skipped[problem, promise] = reason
-    return report
+    reasons = {case: check(solver, *case) for case in itertools.product(problems, promises)}
+    skipped = {case: why for case, why in reasons.items() if why is not None}
+    return Report([case for case in reasons if case not in skipped], skipped)

@@ -175,7 +175,8 @@ class PairwiseMRF:
         change, changed = sweep_labels(
             point.numpy(), sites, rule == "sample", beta, uniforms, graph.arrays, graph.mode == POTTS
         )
-        return SweepReport(change, changed, exact=not self._forbids)
+        # From a finite energy the argmin never meets a stand-in for +inf; samples may, and go up and down.
+        return SweepReport(change, changed, exact=rule == "argmin" and self.dtype == torch.float64)
 
     def edge_tables(self) -> Tensor:
         """Return the (m, L, L) pairwise costs, weights included."""
@@ -196,11 +197,6 @@ class PairwiseMRF:
     @cached_property
     def _colour_sweep(self) -> ColourSweep:
         return ColourSweep(self.compressed, self.independent_sets)
-
-    @cached_property
-    def _forbids(self) -> bool:
-        """Whether some cost is +inf, so that sweeps work with penalties."""
-        return bool(self.unary.isinf().any()) or bool(self.tables.isinf().any())
 
     @cached_property
     def _sites(self) -> np.ndarray:

@@ -32,13 +32,17 @@ class Graph(NamedTuple):
 
 @kernel
 def labelling_energy(labels: Any, unary: Any, edges: Any, weights: Any, tables: Any, shared: bool) -> float:
-    """Return the energy of a labelling; `edges` unsigned, `tables` (m, L, L), or (1, L, L) if `shared`."""
+    """Return the energy of a labelling, NaN if a label is out of range; `edges` unsigned, one table if `shared`."""
     total = 0.0
+    count = np.uint64(unary.shape[1])
     for i in range(unary.shape[0]):
-        total += unary[i, np.uint64(labels[i])]
+        a = np.uint64(labels[i])  # a negative label becomes a very large one
+        if a >= count:
+            return math.nan
+        total += unary[i, a]
     for e in range(edges.shape[0]):
-        a, b = np.uint64(labels[edges[e, 0]]), np.uint64(labels[edges[e, 1]])
-        total += weights[e] * tables[np.uint64(0) if shared else np.uint64(e), a, b]
+        b, c = np.uint64(labels[edges[e, 0]]), np.uint64(labels[edges[e, 1]])
+        total += weights[e] * tables[np.uint64(0) if shared else np.uint64(e), b, c]
     return total
 
 
