@@ -143,7 +143,8 @@ def labelling_is_valid(solver: Solver[Any], problem: Problem) -> None:
     """Require labels of the right shape, type and range with their energy, also after no step at all."""
     for option in ("seed=3", "init=uniform", "init=random", "max_iters=0", "time_limit=0"):
         name, value = option.split("=")
-        solution = _run(solver, problem, **{name: value if name == "init" else int(value)})
+        given = {"max_iters": 3, name: value if name == "init" else int(value)}
+        solution = _run(solver, problem, **given)
         labels, u, again = solution.labels, solution.relaxed, problem.energy(solution.labels)
         problem.label_set.check(labels)
         _require(labels.dtype == torch.int64, f"labels have type {labels.dtype}, not int64")
@@ -157,7 +158,7 @@ def labelling_is_valid(solver: Solver[Any], problem: Problem) -> None:
 
 def bound_exact_energy(solver: Solver[Any], problem: Problem) -> None:
     """Require lower_bound <= exact <= energy at every row of the trace, and that proved implies exact."""
-    exact, solution = exact_energy(problem), _run(solver, problem, max_iters=20)
+    exact, solution = exact_energy(problem), _run(solver, problem, max_iters=15)
     slack = 0.0 if math.isinf(exact) else 1e-9 * max(1.0, abs(exact))
     lowest = min(e for e in (solution.energy, *solution.trace["energy"]) if not math.isnan(e))
     _require(lowest >= exact - slack, f"an energy of {lowest!r} is below the exact {exact!r}")
@@ -201,12 +202,12 @@ def _tensors(value: Any, path: str = "problem") -> Iterator[tuple[str, Tensor]]:
 
 def inputs_are_not_changed(solver: Solver[Any], problem: Problem) -> None:
     """Require that no tensor of the problem, nor the array a run starts from, is written to."""
-    _run(solver, problem)  # lets lazily prepared parts of the problem come into being
+    _run(solver, problem, max_iters=1)  # lets lazily prepared parts of the problem come into being
     u = (_exists(problem) / _exists(problem).sum(1, keepdim=True)).to(problem.dtype)
     inputs: dict[str, Any] = {"labels": problem.label_set.round(u), "u": u, "problem": problem}
     before = {path: tensor.clone() for path, tensor in _tensors(inputs)}
     for init in (inputs["labels"].numpy(), u):
-        _run(solver, problem, init=init)
+        _run(solver, problem, init=init, max_iters=3)
     for path, tensor in _tensors(inputs):
         same = path not in before or torch.equal(tensor.nan_to_num(0.5), before[path].nan_to_num(0.5))
         _require(same, f"{path} was changed")

@@ -121,7 +121,8 @@ def kinds() -> dict[str, Kind]:
 
 def _grid(parameters: Mapping[str, Any]) -> int:
     labels = parameters.get("labels", 2)
-    return math.prod(parameters.get(side, 1) for side in ("height", "width", "n")) * labels + labels**2
+    variables = math.prod(parameters.get(side, 1) for side in ("height", "width", "n"))
+    return int(variables * labels + labels**2)
 
 
 def _tables(parameters: Mapping[str, Any]) -> int:
@@ -129,7 +130,7 @@ def _tables(parameters: Mapping[str, Any]) -> int:
 
 
 def _perceptron(parameters: Mapping[str, Any]) -> int:
-    sizes = [64, *parameters["hidden"], 10]
+    sizes: list[int] = [64, *parameters["hidden"], 10]
     levels = parameters["levels"]
     return sum(a * b for a, b in itertools.pairwise(sizes)) * (16 if isinstance(levels, str) else len(levels))
 
