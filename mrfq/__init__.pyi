@@ -3,6 +3,8 @@ from . import io as io
 from . import nn as nn
 from . import projections as projections
 from . import schedules as schedules
+from . import solvers as solvers
+from . import testing as testing
 from .errors import CapabilityError as CapabilityError
 from .errors import InvalidParameterError as InvalidParameterError
 from .errors import InvalidProblemError as InvalidProblemError

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,15 @@ from torch import Tensor
 from mrfq.errors import InvalidProblemError, UnknownNameError
 
 NAMES = {"binary": 2, "ternary": 3, "1bit": 2, "2bit": 4, "3bit": 8, "4bit": 16}
+
+
+class Interval(NamedTuple):
+    """Two neighbouring labels for each of n values, and their levels; equal where there is only one label."""
+
+    low: Tensor
+    high: Tensor
+    start: Tensor
+    stop: Tensor
 
 
 class LabelSet:
@@ -126,10 +136,11 @@ class LabelSet:
 
     def interpolate(self, values: Tensor) -> Tensor:
         """Return the (n, L) relaxed labelling on the two neighbouring levels whose mean is `values`, clipped."""
-        low, t = self._locate(values)
+        low, high, start, stop = self.interval(values)
+        run = stop - start
+        t = torch.where(run > 0, (values - start) / run.where(run > 0, 1.0), 0.0).clamp(0, 1)
         u = torch.zeros(self.shape, dtype=values.dtype, device=values.device)
         u.scatter_(1, low[:, None], (1 - t)[:, None])
-        high = (low + 1).clamp(max=self._last())
         return u.scatter_add_(1, high[:, None], t[:, None])
 
     def slope(self, g: Tensor, values: Tensor) -> Tensor:
@@ -138,12 +149,22 @@ class LabelSet:
         For a function of the values (`g = g_w q^T`) this is exactly `g_w`. Outside the levels it is the slope
         of the nearest interval, which is what a straight-through step needs.
         """
-        low, _ = self._locate(values)
-        high = (low + 1).clamp(max=self._last())
-        levels = self.rows().to(g.dtype).expand(self.shape)
-        rise = g.gather(1, high[:, None]) - g.gather(1, low[:, None])
-        run = levels.gather(1, high[:, None]) - levels.gather(1, low[:, None])
-        return torch.where(run > 0, rise / run.where(run > 0, 1.0), 0.0)[:, 0]
+        low, high, start, stop = self.interval(values)
+        rise = (g.gather(1, high[:, None]) - g.gather(1, low[:, None]))[:, 0]
+        run = stop - start
+        return torch.where(run > 0, rise / run.where(run > 0, 1.0), 0.0)
+
+    def interval(self, values: Tensor) -> Interval:
+        """Return the two neighbouring labels around each value, and their levels; the nearest two if it is outside."""
+        if len(self.sizes) == 1 and self._mask is None:
+            levels = self.levels[0].to(values.dtype)
+            low = torch.bucketize(values, levels[1:-1], right=True)
+            high = (low + 1).clamp(max=len(levels) - 1)
+            return Interval(low, high, levels[low], levels[high])
+        levels, last = self.rows().to(values.dtype), self._last
+        low = ((levels <= values[:, None]).sum(1) - 1).clamp(min=0).minimum((last - 1).clamp(min=0))
+        high = (low + 1).minimum(last)
+        return Interval(low, high, levels.gather(1, low[:, None])[:, 0], levels.gather(1, high[:, None])[:, 0])
 
     def one_hot(self, labels: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return the (n, L) vertex of the simplices that stands for a labelling."""
@@ -177,21 +198,11 @@ class LabelSet:
         sizes = torch.tensor(self.sizes, device=per_group.device)
         return per_group.repeat_interleave(sizes, dim=0)
 
+    @cached_property
     def _last(self) -> Tensor:
+        """The highest label of each variable."""
         counts = torch.tensor(self.counts, device=self.levels.device)
-        last = self._per_row(counts) - 1 if len(self.sizes) > 1 else (counts - 1).expand(self.shape[0])
-        return last if self._mask is None else self._mask.sum(1) - 1
-
-    def _locate(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the label below each value and the fraction of the way to the next, both clipped."""
-        levels = self.rows().to(values.dtype).expand(self.shape)
-        below = (levels <= values[:, None]).sum(1) - 1
-        low = below.clamp(min=0).minimum((self._last() - 1).clamp(min=0))
-        high = (low + 1).minimum(self._last())
-        start, stop = levels.gather(1, low[:, None])[:, 0], levels.gather(1, high[:, None])[:, 0]
-        run = stop - start
-        t = torch.where(run > 0, (values - start) / run.where(run > 0, 1.0), 0.0)
-        return low, t.clamp(0, 1)
+        return self._per_row(counts) - 1 if self._mask is None else self._mask.sum(1) - 1
 
 
 def integer_levels(name: str) -> list[float]:

@@ -282,12 +282,7 @@ def _steps(v: Tensor, labels: LabelSet) -> tuple[Tensor, Tensor, Tensor]:
 
 def _interval(v: Tensor, labels: LabelSet) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return midpoint and half width of the interval around v, whether v is inside the levels, and v clipped."""
-    levels = labels.rows().to(v.dtype)
-    lowest, highest = levels[:, 0], torch.nan_to_num(levels, nan=-torch.inf).amax(1)
-    clipped = v.clamp(lowest, highest)
-    inside = (v > lowest) & (v < highest)
-    below = torch.nan_to_num(levels, nan=torch.inf)
-    low = torch.where(below <= clipped[:, None], below, -torch.inf).amax(1)
-    high = torch.where(below > clipped[:, None], below, torch.inf).amin(1)
-    half = torch.where(inside, 0.5 * (high - low), 1.0)
-    return torch.where(inside, 0.5 * (high + low), clipped), half, inside, clipped
+    _, _, start, stop = labels.interval(v)
+    inside = (v >= start) & (v < stop)
+    half = torch.where(stop > start, 0.5 * (stop - start), 1.0)
+    return 0.5 * (start + stop), half, inside, v.clamp(start, stop)

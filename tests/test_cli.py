@@ -125,10 +125,9 @@ def test_plain_data_is_written_as_in_a_suite_file() -> None:
 
 
 def test_a_closed_pipe_is_no_error() -> None:
-    command = f"{sys.executable} -c 'from mrfq.cli import main; main()' solvers | head -1"
+    command = f"{sys.executable} -c 'from mrfq.cli import main; main()' --help | true"
     result = subprocess.run(command, shell=True, check=False, capture_output=True, text=True)
-    assert "Traceback" not in result.stderr
-    assert result.stdout.startswith("solver")
+    assert result.stderr == ""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")

@@ -19,7 +19,7 @@ from mrfq.nn.selection import Choice, Levels, assign_levels, choose, segments
 LossFunction = Callable[[Any, Any], Tensor]
 DROPOUT = nn.modules.dropout._DropoutNd
 #: inputs times labellings evaluated at once by `energies`
-BATCH_OF_ENERGIES = 2**21
+BATCH_OF_ENERGIES = 2**17
 
 
 class NetworkLoss:
