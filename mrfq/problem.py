@@ -67,7 +67,7 @@ class SweepReport:
     largest_change: float = 0.0
     #: sum of the entropies of all variables, in nats (softmax rule)
     entropy: float = 0.0
-    #: whether `energy_change` is as good as the difference of two energies
+    #: whether `energy_change` is that of the energy, without stand-ins for costs of +inf, in double precision
     exact: bool = False
     #: most probable labels (softmax rule)
     labels: Tensor | None = None
@@ -93,6 +93,14 @@ class SupportsSweep(Protocol):
         `order` is a permutation, None for 0..n-1, or "colour": one independent set after another, all of a
         set at once.
         """
+
+
+@runtime_checkable
+class SupportsChange(Protocol):
+    """The change of energy between two labellings, at the cost of what differs; for the loop, not for solvers."""
+
+    def energy_change(self, old: Tensor, new: Tensor) -> tuple[float, int]:
+        """Return the change of energy (NaN if it is not known) and the number of labels that differ."""
 
 
 @runtime_checkable

@@ -51,8 +51,9 @@ class Trace:
     """The history of a run, one list a column.
 
     Columns: `iteration`; `relaxed_energy` (of the relaxed labelling, where the solver knows it); `energy` (of the
-    rounded labelling); `best_energy` so far; `bound`; `entropy` (mean per variable, in nats); `beta`; `changed`
-    (labels that differ from the previous row); `oracle_calls`; `seconds` (solver time, evaluation not charged).
+    rounded labelling; where possible the last one plus what changed, exact up to rounding); `best_energy` so far;
+    `bound`; `entropy` (mean per variable, in nats); `beta`; `changed` (labels that differ from the previous row);
+    `oracle_calls`; `seconds` (solver time, evaluation not charged).
     Missing numbers are NaN.
     """
 
@@ -62,12 +63,6 @@ class Trace:
         """Add a row; columns left out become NaN."""
         for name, values in self.columns.items():
             values.append(row.get(name, math.nan))
-
-    def settle(self, told: float, exact: float) -> None:
-        """Replace the best energy as it was added up along the run by the exact one, which nothing before it beats."""
-        if told != exact:
-            for name in ("energy", "best_energy"):
-                self.columns[name][:] = [exact if e == told or e < exact else e for e in self.columns[name]]
 
     def __len__(self) -> int:
         return len(self.columns["iteration"])

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mrfq.errors import InvalidParameterError, InvalidProblemError
+from mrfq.incumbent import Incumbent
 from mrfq.oracle import Oracle
 from mrfq.problem import Problem, check_match, mismatch
 from mrfq.registry import fitting, make
@@ -40,9 +40,7 @@ class Checkpoint:
     horizon: int
     max_calls: int | None
     seconds: float
-    best_labels: Tensor
-    best_energy: float
-    last_labels: Tensor
+    incumbent: Incumbent
     bound: float | None
 
 
@@ -141,10 +139,8 @@ class _Run:
         self.oracle = Oracle(problem, seed)
         self.trace = Trace()
         self.seconds = 0.0
-        self.best_energy = math.inf
         self.bound: float | None = None
         self.failed = False
-        self.last_labels: Tensor | None = None
 
     def begin(self, init: Init, max_iters: int | None, max_calls: int | None) -> None:
         oracle = self.oracle
@@ -155,13 +151,12 @@ class _Run:
         began = time.perf_counter()
         self.state: State = self.solver.init(oracle, start)
         self.seconds += time.perf_counter() - began
-        self.best_labels = self.problem.label_set.round(start)
-        self.best_energy = self.problem.energy(self.best_labels)
+        self.incumbent = Incumbent(self.problem, self.problem.label_set.round(start))
         self.record()
 
     def restore(self, earlier: Solution, max_iters: int | None, max_calls: int | None) -> None:
         kept: Checkpoint = copy.deepcopy(earlier.checkpoint)
-        if kept is None or kept.solver != self.solver or kept.best_labels.shape != self.problem.shape[:1]:
+        if kept is None or kept.solver != self.solver or kept.incumbent.labels.shape != self.problem.shape[:1]:
             raise InvalidParameterError("resume needs a solution of the same solver, parameters and problem")
         oracle = self.oracle
         oracle.generator.set_state(kept.generator)
@@ -172,8 +167,7 @@ class _Run:
             kept.max_calls if max_calls is None else max_calls,
         )
         self.state, self.trace, self.seconds = kept.state, kept.trace, kept.seconds
-        self.best_labels, self.best_energy = kept.best_labels, kept.best_energy
-        self.last_labels, self.bound = kept.last_labels, kept.bound
+        self.incumbent, self.bound = kept.incumbent, kept.bound
 
     def advance(self, time_limit: float | None, callback: Callback | None, every: int | None) -> Status:
         oracle = self.oracle
@@ -215,7 +209,7 @@ class _Run:
         return None
 
     def proved(self) -> bool:
-        return self.bound is not None and meets(self.best_energy, self.bound)
+        return self.bound is not None and meets(self.incumbent.energy, self.bound)
 
     def record(self) -> None:
         """Evaluate the state: the solver is not charged for this, and cannot influence it."""
@@ -232,37 +226,20 @@ class _Run:
         if labels is None:
             assert state.u is not None
             labels = self.problem.label_set.round(state.u)
-        changed = 0 if self.last_labels is None else count_different(labels, self.last_labels)
-        energy = self.energy_of(labels)
-        if self.last_labels is None:
-            self.last_labels = labels.clone()
-        else:
-            self.last_labels.copy_(labels)
+        # A sweep tells the change of energy since the row before; rows in between would have been left out.
+        told = state.sweep if self.trace["iteration"][-1:] == [self.oracle.iteration - 1] else None
+        state.sweep = None
+        energy, changed = self.incumbent.look(self.problem, labels, told)
         self.failed = math.isnan(energy)
-        if energy < self.best_energy:
-            self.best_energy = energy
-            self.best_labels.copy_(labels)
         relaxed = math.nan if state.relaxed_energy is None else float(state.relaxed_energy)
         return self.append(energy, entropy / max(len(labels), 1), changed, relaxed)
-
-    def energy_of(self, labels: Tensor) -> float:
-        """Return the energy of a labelling, or, after a step that was one sweep, add the change the sweep has reported.
-
-        Rounding aside these are the same, and the report costs nothing. What cancels is computed anew.
-        """
-        report, self.state.sweep = self.state.sweep, None
-        if report is not None and report.exact and self.trace["iteration"][-1:] == [self.oracle.iteration - 1]:
-            energy = self.trace["energy"][-1] + report.energy_change
-            if math.isfinite(energy) and abs(energy) >= 1e-3 * abs(report.energy_change):
-                return energy
-        return self.problem.energy(labels)
 
     def append(self, energy: float, entropy: float, changed: int, relaxed: float = math.nan) -> None:
         self.trace.append(
             iteration=self.oracle.iteration,
             relaxed_energy=relaxed,
             energy=energy,
-            best_energy=self.best_energy,
+            best_energy=self.incumbent.energy,
             bound=math.nan if self.bound is None else self.bound,
             entropy=entropy,
             beta=math.nan if self.state.beta is None else self.state.beta,
@@ -288,16 +265,13 @@ class _Run:
             horizon=oracle.horizon,
             max_calls=oracle.max_calls,
             seconds=self.seconds,
-            best_labels=self.best_labels,
-            best_energy=self.best_energy,
-            last_labels=self.best_labels if self.last_labels is None else self.last_labels,
+            incumbent=self.incumbent,
             bound=self.bound,
         )
-        energy = problem.energy(self.best_labels)
-        self.trace.settle(self.best_energy, energy)
+        labels = self.incumbent.labels.clone()
         return Solution(
-            labels=self.best_labels.clone(),
-            energy=energy,
+            labels=labels,
+            energy=problem.energy(labels),
             relaxed=last.clone(),
             lower_bound=self.bound,
             status=status,
@@ -307,10 +281,3 @@ class _Run:
             seconds=self.seconds,
             checkpoint=kept,
         )
-
-
-def count_different(one: Tensor, other: Tensor) -> int:
-    """Return the number of entries that differ; on the CPU by numpy, which takes half the time for short tensors."""
-    if one.device.type == "cpu":
-        return int(np.count_nonzero(one.numpy() != other.numpy()))
-    return int(torch.count_nonzero(one != other))

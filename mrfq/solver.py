@@ -34,7 +34,7 @@ class State:
     beta: float | None = None
     #: sum of the entropies of the rows of `u`, where the solver knows it for free
     entropy: float | None = None
-    #: the sweep that made `labels` from those of the step before, where nothing else has changed them
+    #: the sweep that made `labels` out of those of the step before, if nothing else has changed them
     sweep: SweepReport | None = None
     #: set when the solver wants to stop
     status: Status | None = None

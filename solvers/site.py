@@ -139,7 +139,7 @@ class Gibbs(Solver[State]):
 
     def step(self, oracle: Oracle, state: State) -> State:
         order = _order(self, self.order, oracle)
-        oracle.sweep(cast(Tensor, state.labels), "sample", beta=self.beta, order=order)
+        state.sweep = oracle.sweep(cast(Tensor, state.labels), "sample", beta=self.beta, order=order)
         return state
 
 
@@ -173,7 +173,7 @@ class SimulatedAnnealing(Solver[State]):
         assert isinstance(state, ScheduledState)
         state.beta = state.schedule(oracle.progress, oracle.iteration)
         order = _order(self, self.order, oracle)
-        oracle.sweep(cast(Tensor, state.labels), "sample", beta=state.beta, order=order)
+        state.sweep = oracle.sweep(cast(Tensor, state.labels), "sample", beta=state.beta, order=order)
         return state
 
 

@@ -29,7 +29,8 @@ A suite is a TOML file::
 
 All of it is checked before anything runs. A solver that does not fit a problem is skipped there, with the reason.
 Every finished run is a file in `DIR/cells`, named by a hash of all that determines it: the same command resumes
-after an interruption, and a changed suite runs only what changed. `DIR/suite.json`, the resolved suite, can be run
+after an interruption, and a changed suite runs only what changed (changed code is noticed by its version only: use
+`--fresh` while you work on a solver). `DIR/suite.json`, the resolved suite, can be run
 again like a suite file.
 
 The modules, in the order of the work: `reading` (file to suite), `suite`, `kinds` (of problems), `runner`, `work`

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from mrfq.compare.findings import best_network_solver, float_summary
 from mrfq.compare.results import BASELINE, Results
 from mrfq.compare.suite import EXACT
 
@@ -75,14 +76,15 @@ class Reporter:
 
 
 def summary_table(results: Results) -> Table:
-    """Return the best solver of every problem against the baseline and the reference."""
+    """Return the best solver of every problem (of a network: on validation) against the baseline and the reference."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("problem", "best solver", "its result", "rounding", "reference"):
         table.add_column(column, justify="left" if column in ("problem", "best solver") else "right")
     for problem in results.problems():
         column = result_column(results, problem)
-        ranked = results.ranked(problem.name, column, descending=column == "test_accuracy")
-        best = ranked[0] if ranked else "-"
+        ranked = results.ranked(problem.name, column)
+        chosen = best_network_solver(results, problem.name) if column == "test_accuracy" else None
+        best = chosen or (ranked[0] if ranked else "-")
         table.add_row(
             problem.name,
             best,
@@ -107,8 +109,7 @@ def _number(results: Results, problem: ProblemSpec, solver: str, column: str) ->
 
 def _reference(results: Results, problem: ProblemSpec, column: str) -> str:
     if column == "test_accuracy":
-        run = results.any_run(problem.name)
-        values = [r.value("float_test_accuracy") for r in results.ran(problem.name, run.solver)] if run else []
-        return f"{sum(values) / len(values):.2f} % float" if values else "-"
+        mean = float_summary(results, problem.name, column).mean
+        return "-" if math.isnan(mean) else f"{mean:.2f} % float"
     exact = _number(results, problem, EXACT, column)
     return "-" if exact == "-" else f"{exact} exact"

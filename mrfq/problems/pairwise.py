@@ -18,7 +18,7 @@ from mrfq.problems import tables as make_table
 from mrfq.problems.checks import as_costs, check_edges, check_mask, check_tables, check_unary
 from mrfq.problems.colour_sweep import ColourSweep
 from mrfq.problems.compressed import Compressed, compress, independent_sets
-from mrfq.problems.pairwise_kernels import POTTS, labelling_energy, sweep_labels, sweep_marginals
+from mrfq.problems.pairwise_kernels import POTTS, labelling_change, labelling_energy, sweep_labels, sweep_marginals
 
 Array = Tensor | np.ndarray | Sequence[Any]
 
@@ -119,6 +119,17 @@ class PairwiseMRF:
             self.label_set.check(labels)
         return energy
 
+    def energy_change(self, old: Tensor, new: Tensor) -> tuple[float, int]:
+        """Return what going from one labelling to another costs, and how many labels differ.
+
+        NaN stands for "unknown": a label out of range, single precision, or costs of +inf, whose differences mean
+        nothing.
+        """
+        if not self._adds_up or self.device.type != "cpu":
+            return math.nan, int(torch.count_nonzero(old != new))
+        change, changed = labelling_change(old.numpy(), new.numpy(), self.compressed.arrays)
+        return float(change), int(changed)
+
     def energies(self, labels: Tensor) -> Tensor:
         """Return the (k,) float64 energies of k labellings, shape (k, n)."""
         n, m = self.shape[0], len(self.edges)
@@ -175,8 +186,7 @@ class PairwiseMRF:
         change, changed = sweep_labels(
             point.numpy(), sites, rule == "sample", beta, uniforms, graph.arrays, graph.mode == POTTS
         )
-        # From a finite energy the argmin never meets a stand-in for +inf; samples may, and go up and down.
-        return SweepReport(change, changed, exact=rule == "argmin" and self.dtype == torch.float64)
+        return SweepReport(change, changed, exact=self._adds_up)
 
     def edge_tables(self) -> Tensor:
         """Return the (m, L, L) pairwise costs, weights included."""
@@ -197,6 +207,11 @@ class PairwiseMRF:
     @cached_property
     def _colour_sweep(self) -> ColourSweep:
         return ColourSweep(self.compressed, self.independent_sets)
+
+    @cached_property
+    def _adds_up(self) -> bool:
+        """Whether energies may be added up from changes: no cost is +inf, and double precision."""
+        return self.dtype == torch.float64 and bool(self.unary.isfinite().all()) and bool(self.tables.isfinite().all())
 
     @cached_property
     def _sites(self) -> np.ndarray:

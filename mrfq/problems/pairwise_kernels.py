@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrfq.kernels import kernel
-from mrfq.problems.site_rules import argmin_site, sample_site, softmax_site
+from mrfq.problems.site_rules import argmin_site, sample_site
 
 #: variables are numbered by unsigned integers in the kernels, which spares a test for negative ones at every look-up
 ONE = np.uint64(1)
@@ -47,6 +47,33 @@ def labelling_energy(labels: Any, unary: Any, edges: Any, weights: Any, tables: 
 
 
 @kernel
+def labelling_change(old: Any, new: Any, graph: Graph) -> Any:
+    """Return (change of energy, number of labels that differ) between two labellings; NaN if a label is out of range.
+
+    Only variables that differ are looked at; an edge between two of them is counted from its lower end.
+    """
+    unary, start, neighbour, weight, table, tables = graph
+    count = np.uint64(unary.shape[1])
+    change, changed = 0.0, 0
+    for i in range(unary.shape[0]):
+        if new[i] == old[i]:
+            continue
+        changed += 1
+        a, b = np.uint64(new[i]), np.uint64(old[i])
+        if a >= count:
+            return math.nan, changed
+        change += unary[i, a] - unary[i, b]
+        for h in range(start[i], start[i + 1]):
+            j = neighbour[h]
+            c, d = np.uint64(new[j]), np.uint64(old[j])
+            if c >= count:
+                return math.nan, changed
+            if c == d or i < j:
+                change += weight[h] * (tables[table[h], c, a] - tables[table[h], d, b])
+    return change, changed
+
+
+@kernel
 def potts_step(tables: Any) -> Any:
     """Return what equal labels cost more than different ones.
 
@@ -55,8 +82,8 @@ def potts_step(tables: Any) -> Any:
     return tables[0, 0, 0] - tables[0, 0, min(1, tables.shape[2] - 1)]
 
 
-# The costs of a site are gathered in the body of each sweep: as a function of their own, which passes the arrays of the
-# graph at every site, they take four times as long.
+# The work of a site is written out in the body of each sweep: as functions of their own, which pass arrays at every
+# site, gathering costs takes four times as long, and the softmax a fifth longer.
 
 
 @kernel
@@ -128,17 +155,28 @@ def sweep_marginals(  # noqa: PLR0912
                     m = weight[h] * u[j, b]
                     for a in range(count):
                         costs[a] += m * tables[t, b, a]
-        cheapest, total, mean_cost = softmax_site(costs, beta, new)
+        cheapest, lowest = 0, costs[0]
+        for a in range(1, count):
+            if costs[a] < lowest:
+                cheapest, lowest = a, costs[a]
+        total, mean_cost = 0.0, 0.0
+        for a in range(count):
+            above = costs[a] - lowest  # +inf for a label that does not exist, whose probability is then 0
+            p = math.exp(-beta * above)
+            costs[a] = above if above < math.inf else 0.0
+            new[a] = p
+            total += p
+            mean_cost += p * costs[a]
         labels[i] = cheapest
         scale = 1.0 / total
         moved = 0.0
         entropy += math.log(total) + beta * mean_cost * scale
         for a in range(count):
-            probability = new[a] * scale
-            difference = probability - u[i, a]
+            p = new[a] * scale
+            difference = p - u[i, a]
             # Changes of a row add up to zero, so costs above the cheapest do as well as costs.
             change += costs[a] * difference
             moved += difference * difference
-            u[i, a] = probability
+            u[i, a] = p
         largest = max(largest, moved)
     return change, math.sqrt(largest), entropy

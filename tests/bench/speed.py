@@ -25,7 +25,7 @@ import mrfq
 from mrfq.solvers import ICM, MeanField
 
 SIZE, LABELS, WEIGHT, BETA = 100, 16, 1.0, 2.0
-ROUNDS = 15
+ROUNDS = 31
 
 
 @numba.njit(fastmath={"reassoc", "contract", "arcp", "nsz", "nnan"})
@@ -113,14 +113,17 @@ def hand_mean_field(u: Any, unary: Any, table: Any, weight: float, beta: float, 
 
 
 def side_by_side(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int = ROUNDS) -> dict[str, float]:
-    """Return median milliseconds of both and the median of the pairwise ratios, after a warm-up of each."""
+    """Return median milliseconds of both and the median of the pairwise ratios.
+
+    Each timing follows an untimed run of the same code, so that neither pays for the other's use of the cache.
+    """
     times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(rounds + 2):
+    for _ in range(rounds):
         for run, seconds in zip((ours, theirs), times, strict=True):
+            run()
             began = time.perf_counter()
             run()
-            if turn >= 2:
-                seconds.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - began)
     ratios = sorted(a / b for a, b in zip(*times, strict=True))
     return {
         "ours_ms": 1e3 * statistics.median(times[0]),
@@ -184,18 +187,26 @@ def bench_mean_field(kind: str) -> dict[str, float]:
 
 
 def bench_loop(solver: mrfq.Solver[Any], kind: str) -> dict[str, float]:
-    """Return the share of a run that is not the solver's: evaluation, trace, best-so-far."""
+    """Return what an iteration costs beside the solver's step (evaluation, trace, best-so-far), as a share of the step.
+
+    The median over all iterations of all rounds but the first iteration of each, with the median round's extremes.
+    """
     mrf, _, _ = model(kind)
-    shares = []
-    for _ in range(ROUNDS):
+    rounds = []
+    for seed in range(ROUNDS):
         marks: list[float] = []
         solution = mrfq.solve(
-            mrf, solver, max_iters=6, init="random", callback=lambda row, m=marks: m.append(time.perf_counter())
+            mrf,
+            solver,
+            max_iters=30,
+            init="random",
+            seed=seed,
+            callback=lambda row, m=marks: m.append(time.perf_counter()),
         )
-        # From the first to the last callback: whole iterations, without preparing the graph or the solution.
-        steps = solution.trace["seconds"]
-        shares.append((marks[-1] - marks[0]) / (steps[-1] - steps[1]) - 1)
-    return {"overhead": statistics.median(shares), "overhead_min": min(shares), "overhead_max": max(shares)}
+        steps = np.diff(solution.trace["seconds"])[1:]
+        rounds.append(np.diff(marks)[: len(steps)] / steps - 1)
+    each = sorted(float(np.median(shares)) for shares in rounds)
+    return {"overhead": float(np.median(np.concatenate(rounds))), "overhead_min": each[0], "overhead_max": each[-1]}
 
 
 def main() -> None:
