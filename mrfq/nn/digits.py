@@ -140,9 +140,7 @@ def digits_task(
     seed : int
     """
     data = load()
-    network = perceptron((64, *hidden, 10), batch_norm=batch_norm, seed=seed)
-    untrained = NetworkLoss(network, scaled_cross_entropy, data["train"], batch_size=batch_size, seed=seed)
-    trained = train(network, untrained, epochs=epochs)
+    trained = _float_network(tuple(hidden), batch_norm, batch_size, epochs, seed)
     problem = NetworkLoss(
         trained,
         scaled_cross_entropy,
@@ -153,6 +151,14 @@ def digits_task(
         seed=seed,
     )
     return Task(problem, grade(trained, data), data)
+
+
+@lru_cache(maxsize=8)
+def _float_network(hidden: tuple[int, ...], batch_norm: bool, batch_size: int, epochs: int, seed: int) -> nn.Module:
+    """Return the trained network; the problems made of it copy it, so that one serves all level sets."""
+    network = perceptron((64, *hidden, 10), batch_norm=batch_norm, seed=seed)
+    untrained = NetworkLoss(network, scaled_cross_entropy, load()["train"], batch_size=batch_size, seed=seed)
+    return train(network, untrained, epochs=epochs)
 
 
 def digits_tiny_task(*, classes: tuple[int, int] = (3, 8), epochs: int = 300, seed: int = 0) -> Task:
