@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mrfq.projections import Argmax, Softmax, Sparsemax
 from mrfq.schedules import Cosine, Geometric, Schedule
-from mrfq.solvers.splitting import Composition, Splitting
+from mrfq.solvers.splitting import Composition, Pull, Splitting
 from mrfq.steps import Step
 
 PAPER = "Ajanthan et al., Proximal Mean-field for Neural Network Quantization, ICCV 2019"
@@ -20,20 +20,28 @@ ADAM = Step(0.3, "adam", decay=Cosine())
 
 @dataclass(frozen=True)
 class ProximalMeanField(Composition):
-    """Proximal mean-field (PMF) as published: softmax, dual carry, surrogate pull, beta from 1 to 1e4.
+    """Proximal mean-field (PMF) in its practical form: softmax, dual carry, surrogate pull, beta from 1 to 1e4.
 
-    The direction is `beta (g - u <u, g>)`: the softmax Jacobian with the identity in place of diag(u), which keeps
-    a gradient alive after the softmax has saturated.
+    The direction is `beta (g - s <s, g>)` with s = u: the softmax Jacobian with the identity in place of diag(s), which
+    keeps a gradient alive after the softmax has saturated. The published code takes s = softmax(beta u) instead;
+    `pull="surrogate-twice"` does that.
+
+    Parameters
+    ----------
+    beta : Schedule or float
+    rate : Step or float
+    pull : {"surrogate", "surrogate-twice", "exact", "identity"}
     """
 
     reference = PAPER
-    use_when = "quantizing a network, with any label set"
+    use_when = "quantizing a network: the lowest training loss of all first-order methods on digits"
 
     beta: Schedule | float = Geometric(1, 1e4)
     rate: Step | float = ADAM
+    pull: Pull = "surrogate"
 
     def compose(self) -> Splitting:
-        return Splitting(Softmax(), carry="dual", pull="surrogate", schedule=self.beta, rate=self.rate)
+        return Splitting(Softmax(), carry="dual", pull=self.pull, schedule=self.beta, rate=self.rate)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from mrfq.solver import Solver, State
 from mrfq.steps import Step, as_step
 
 Carry = Literal["primal", "mirror", "dual", "none"]
-Pull = Literal["identity", "exact", "surrogate"]
-CARRIES, PULLS = ("primal", "mirror", "dual", "none"), ("identity", "exact", "surrogate")
+Pull = Literal["identity", "exact", "surrogate", "surrogate-twice"]
+CARRIES, PULLS = ("primal", "mirror", "dual", "none"), ("identity", "exact", "surrogate", "surrogate-twice")
 
 
 @dataclass
@@ -53,8 +53,9 @@ class Splitting(Solver[SplittingState]):
         From latents to relaxed labellings.
     carry : {"primal", "mirror", "dual", "none"}
         What a step starts from: the relaxed labelling, its image under the inverse projection, the latent, zero.
-    pull : {"identity", "exact", "surrogate"}
-        How the gradient reaches the latent.
+    pull : {"identity", "exact", "surrogate", "surrogate-twice"}
+        How the gradient reaches the latent. "surrogate-twice" projects u once more before it takes the surrogate, as
+        the published code of PMF does.
     schedule : Schedule or float
         Inverse temperature beta.
     rate : Step or float
@@ -160,6 +161,8 @@ class Splitting(Solver[SplittingState]):
             return self.projection.identity(g, u, problem.label_set)
         if self.pull == "exact":
             return self.projection.exact(g, v, u, beta, problem.label_set)
+        if self.pull == "surrogate-twice":
+            u = self.projection.forward(self.projection.identity_point(u, problem.label_set), beta, problem.label_set)
         return self.projection.surrogate(g, u, beta, problem.label_set)
 
     def _descend(self, oracle: Oracle, state: SplittingState, v: Tensor, direction: Tensor) -> None:

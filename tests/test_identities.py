@@ -115,13 +115,23 @@ def test_proximal_mean_field_becomes_proximal_icm_at_beta_infinity(problem):
     close(soft, problem.label_set.one_hot((u - ETA * g).argmax(1)))
 
 
-def test_proximal_mean_field_as_published_is_dual_with_the_surrogate(problem):
+def test_proximal_mean_field_in_practice_is_dual_with_the_surrogate(problem):
     v = random_point(problem).log() / BETA
     path = us(problem, solvers.ProximalMeanField(BETA, 0.05), random_point(problem))
     for u in path:
         close(u, torch.softmax(BETA * v, 1))
         _, g = problem.linearize(u)
         v = v - 0.05 * BETA * (g - u * (u * g).sum(1, keepdim=True))
+
+
+def test_the_published_surrogate_projects_twice(problem):
+    v = random_point(problem).log() / BETA
+    path = us(problem, solvers.ProximalMeanField(BETA, 0.05, pull="surrogate-twice"), random_point(problem))
+    for u in path:
+        close(u, torch.softmax(BETA * v, 1))
+        _, g = problem.linearize(u)
+        s = torch.softmax(BETA * u, 1)
+        v = v - 0.05 * BETA * (g - s * (s * g).sum(1, keepdim=True))
 
 
 # ---- projected gradient descent -------------------------------------------------------------------------
