@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ class Incumbent:
     def __init__(self, problem: Problem, labels: Tensor) -> None:
         self._last, self._best = labels.clone(), labels.clone()
         self.last_energy = self.energy = problem.energy(labels)
+        # Asked once: a look at a protocol costs as much as all the rest of a look.
+        self._tells_change = isinstance(problem, SupportsChange)
         # The best labelling is copied only when the run leaves it: a run that improves steadily copies each once.
         self._best_is_last = True
 
@@ -41,8 +44,8 @@ class Incumbent:
         change, changed = math.nan, -1
         if report is not None and report.exact:
             change, changed = report.energy_change, report.changed
-        elif isinstance(problem, SupportsChange):
-            change, changed = problem.energy_change(self._last, labels)
+        elif self._tells_change:
+            change, changed = cast(SupportsChange, problem).energy_change(self._last, labels)
         if changed < 0:
             changed = int(torch.count_nonzero(labels != self._last))
         energy = self.last_energy + change

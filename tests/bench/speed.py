@@ -14,6 +14,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -186,25 +187,39 @@ def bench_mean_field(kind: str) -> dict[str, float]:
     return side_by_side(ours, theirs)
 
 
-def bench_loop(solver: mrfq.Solver[Any], kind: str) -> dict[str, float]:
-    """Return what an iteration costs beside the solver's step (evaluation, trace, best-so-far), as a share of the step.
+@dataclass(frozen=True)
+class Timed(mrfq.Solver[Any]):
+    """A solver that notes when its steps begin and end; what lies between two steps is the loop's."""
 
-    The median over all iterations of all rounds but the first iteration of each, with the median round's extremes.
+    inner: mrfq.Solver[Any]
+    begins: list[float] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
+
+    def required(self) -> frozenset[mrfq.Capability]:
+        return self.inner.required()
+
+    def init(self, oracle: mrfq.Oracle, start: torch.Tensor) -> Any:
+        return self.inner.init(oracle, start)
+
+    def step(self, oracle: mrfq.Oracle, state: Any) -> Any:
+        self.begins.append(time.perf_counter())
+        state = self.inner.step(oracle, state)
+        self.ends.append(time.perf_counter())
+        return state
+
+
+def bench_loop(solver: mrfq.Solver[Any], kind: str) -> dict[str, float]:
+    """Return what the loop does between two steps (evaluation, trace, best-so-far), as a share of a step.
+
+    The median over all iterations of all rounds but the first of each round, with the median round's extremes.
     """
     mrf, _, _ = model(kind)
     rounds = []
     for seed in range(ROUNDS):
-        marks: list[float] = []
-        solution = mrfq.solve(
-            mrf,
-            solver,
-            max_iters=30,
-            init="random",
-            seed=seed,
-            callback=lambda row, m=marks: m.append(time.perf_counter()),
-        )
-        steps = np.diff(solution.trace["seconds"])[1:]
-        rounds.append(np.diff(marks)[: len(steps)] / steps - 1)
+        timed = Timed(solver)
+        mrfq.solve(mrf, timed, max_iters=30, init="random", seed=seed)
+        begins, ends = np.array(timed.begins), np.array(timed.ends)
+        rounds.append((begins[2:] - ends[1:-1]) / (ends - begins)[1:-1])
     each = sorted(float(np.median(shares)) for shares in rounds)
     return {"overhead": float(np.median(np.concatenate(rounds))), "overhead_min": each[0], "overhead_max": each[-1]}
 
