@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrfq.kernels import kernel
-from mrfq.problems.site_rules import argmin_site, sample_site
 
 #: variables are numbered by unsigned integers in the kernels, which spares a test for negative ones at every look-up
 ONE = np.uint64(1)
@@ -82,6 +81,21 @@ def potts_step(tables: Any) -> Any:
     return tables[0, 0, 0] - tables[0, 0, min(1, tables.shape[2] - 1)]
 
 
+@kernel
+def sample_site(costs: Any, beta: float, uniform: float, weights: Any) -> int:
+    """Return a label drawn from `exp(-beta costs)` by inversion of one uniform number; `weights` is scratch."""
+    lowest = costs.min()
+    total = 0.0
+    for a in range(costs.shape[0]):
+        total += math.exp(-beta * (costs[a] - lowest))
+        weights[a] = total
+    threshold = uniform * total
+    for a in range(costs.shape[0]):
+        if weights[a] > threshold:
+            return a
+    return int(costs.argmin())
+
+
 # The work of a site is written out in the body of each sweep: as functions of their own, which pass arrays at every
 # site, gathering costs takes four times as long, and the softmax a fifth longer.
 
@@ -107,7 +121,14 @@ def sweep_labels(labels: Any, order: Any, sample: bool, beta: float, uniforms: A
                 for a in range(count):
                     costs[a] += w * tables[t, b, a]
         old = labels[i]
-        new = sample_site(costs, beta, uniforms[position], scratch) if sample else argmin_site(costs, old)
+        new = old
+        if sample:
+            new = sample_site(costs, beta, uniforms[position], scratch)
+        else:  # a tie keeps the current label, else takes the lowest
+            lowest = costs[np.uint64(old)]
+            for a in range(count):
+                if costs[a] < lowest:
+                    new, lowest = a, costs[a]
         if new != old:
             change += costs[np.uint64(new)] - costs[np.uint64(old)]
             changed += 1
