@@ -333,7 +333,7 @@ def test_grids_and_overrides(tmp_path: Path) -> None:
         "restarts",
     ]
     first = suite.solvers[0]
-    assert first.plain == {"solver": "pmf", "beta": 1.0, "rate": 0.5}
+    assert first.plain == {"solver": "pmf", "beta": 1.0, "rate": 0.5, "pull": "surrogate"}
     assert first.plain_on("chain")["beta"] == 3.0
     assert first.plain_on("other")["beta"] == 4.0
     assert suite.solvers[4].plain == {"solver": "restarts", "inner": {"solver": "icm", "order": "random"}, "starts": 10}
