@@ -1,4 +1,4 @@
-"""The identities of shared/METHODS.md, sections 2, 3 and 6, to 1e-12: what makes the methods one family."""
+"""The identities of the first-order family, the mirror maps and their relatives, to 1e-12: what makes it one family."""
 
 import functools
 import itertools
