@@ -109,7 +109,7 @@ class LabelSet:
         return levels if self._mask is None else levels.where(self._mask, float("nan"))
 
     def decode(self, labels: Tensor) -> Tensor:
-        """Return the (n,) values of a labelling."""
+        """Return the values of a labelling, shape (n,), or of k of them, shape (k, n)."""
         if len(self.sizes) == 1:
             return self.levels[0][labels]
         group = self._per_row(torch.arange(len(self.sizes), device=labels.device))

@@ -22,7 +22,7 @@ from mrfq.solver import Solver, State, positive
 Order = Literal["fixed", "random", "colour"]
 
 
-def _order(solver: object, order: str, oracle: Oracle) -> Tensor | Literal["colour"] | None:
+def _order(order: str, oracle: Oracle) -> Tensor | Literal["colour"] | None:
     """Return the order of the next sweep in the problem's terms."""
     if order == "random":
         return torch.randperm(oracle.problem.shape[0], generator=oracle.generator)
@@ -63,7 +63,7 @@ class ICM(Solver[State]):
         return State(labels=oracle.problem.label_set.round(start))
 
     def step(self, oracle: Oracle, state: State) -> State:
-        state.sweep = oracle.sweep(cast(Tensor, state.labels), "argmin", order=_order(self, self.order, oracle))
+        state.sweep = oracle.sweep(cast(Tensor, state.labels), "argmin", order=_order(self.order, oracle))
         state.status = Status.CONVERGED if state.sweep.changed == 0 else None
         return state
 
@@ -103,7 +103,7 @@ class MeanField(Solver[State]):
     def step(self, oracle: Oracle, state: State) -> State:
         assert isinstance(state, ScheduledState)
         state.beta = state.schedule(oracle.progress, oracle.iteration)
-        order = _order(self, self.order, oracle)
+        order = _order(self.order, oracle)
         report = oracle.sweep(cast(Tensor, state.u), "softmax", beta=state.beta, order=order)
         state.relaxed_energy = cast(float, state.relaxed_energy) + report.energy_change
         state.entropy, state.labels = report.entropy, report.labels
@@ -138,7 +138,7 @@ class Gibbs(Solver[State]):
         return State(labels=oracle.problem.label_set.round(start), beta=self.beta)
 
     def step(self, oracle: Oracle, state: State) -> State:
-        order = _order(self, self.order, oracle)
+        order = _order(self.order, oracle)
         state.sweep = oracle.sweep(cast(Tensor, state.labels), "sample", beta=self.beta, order=order)
         return state
 
@@ -172,7 +172,7 @@ class SimulatedAnnealing(Solver[State]):
     def step(self, oracle: Oracle, state: State) -> State:
         assert isinstance(state, ScheduledState)
         state.beta = state.schedule(oracle.progress, oracle.iteration)
-        order = _order(self, self.order, oracle)
+        order = _order(self.order, oracle)
         state.sweep = oracle.sweep(cast(Tensor, state.labels), "sample", beta=state.beta, order=order)
         return state
 

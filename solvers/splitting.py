@@ -104,14 +104,12 @@ class Splitting(Solver[SplittingState]):
 
     def init(self, oracle: Oracle, start: Tensor) -> SplittingState:
         beta = as_schedule(self.schedule)(oracle.progress, oracle.iteration)
-        if self.carry != "dual":
-            v = self._base(start, beta, oracle.problem)
-            return SplittingState(
-                u=start, beta=beta, v=v, optimizer=self._optimizer(v), rate=self._first_rate(oracle, start)
-            )
-        inner = _into_interior(start, self.interior, oracle.problem)
-        v = self.projection.latent(inner, beta, oracle.problem.label_set).clone()
-        u = self.projection.forward(v, beta, oracle.problem.label_set)
+        if self.carry == "dual":
+            inner = _into_interior(start, self.interior, oracle.problem)
+            v = self.projection.latent(inner, beta, oracle.problem.label_set).clone()
+            u = self.projection.forward(v, beta, oracle.problem.label_set)
+        else:
+            u, v = start, self._base(start, beta, oracle.problem).clone()
         return SplittingState(u=u, beta=beta, v=v, optimizer=self._optimizer(v), rate=self._first_rate(oracle, start))
 
     def step(self, oracle: Oracle, state: SplittingState) -> SplittingState:
@@ -150,11 +148,11 @@ class Splitting(Solver[SplittingState]):
         return 1.0 / size if size > 0 else 1.0
 
     def _base(self, u: Tensor, beta: float, problem: Problem) -> Tensor:
-        """Return the point in the space of latents that a step starts from."""
+        """Return the point in the space of latents that a step starts from; it may be u itself."""
         if self.carry == "mirror":
-            return self.projection.latent(u, beta, problem.label_set).clone()
+            return self.projection.latent(u, beta, problem.label_set)
         base = self.projection.identity_point(u, problem.label_set)
-        return torch.zeros_like(base) if self.carry == "none" else base.clone()
+        return torch.zeros_like(base) if self.carry == "none" else base
 
     def _pull(self, g: Tensor, v: Tensor, u: Tensor, beta: float, problem: Problem) -> Tensor:
         if self.pull == "identity":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -177,7 +178,7 @@ class NetworkLoss:
         """Return the losses of k labellings, shape (k, n); at once where the network has no state of its own."""
         if any(True for _ in self.model.buffers()) or any(isinstance(m, DROPOUT) for m in self.model.modules()):
             return torch.tensor([self.energy(row) for row in labels], dtype=torch.float64)
-        values = self._scale_rows(self.label_set.levels[self._groups()[None], labels])
+        values = self._scale(self.label_set.decode(labels))
         total = torch.zeros(len(labels), dtype=torch.float64, device=self._device)
         for inputs, targets, weight in self._weighted():
 
@@ -258,20 +259,11 @@ class NetworkLoss:
         return [s.stop - s.start for s in self.segments]
 
     def _scale(self, values: Tensor) -> Tensor:
-        """Multiply each segment by its scale; the same map takes gradients back."""
+        """Multiply each segment of (..., n) values by its scale; the same map takes gradients back."""
         if not self._scaled:
             return values
-        return torch.cat([p * s.scale for p, s in zip(values.split(self._lengths), self.segments, strict=True)])
-
-    def _scale_rows(self, values: Tensor) -> Tensor:
-        if not self._scaled:
-            return values
-        parts = zip(values.split(self._lengths, 1), self.segments, strict=True)
-        return torch.cat([part * s.scale for part, s in parts], 1)
-
-    def _groups(self) -> Tensor:
-        sizes = torch.tensor(self.label_set.sizes, device=self._device)
-        return torch.arange(len(sizes), device=self._device).repeat_interleave(sizes)
+        parts = zip(values.split(self._lengths, -1), self.segments, strict=True)
+        return torch.cat([part * segment.scale for part, segment in parts], -1)
 
     def _named(self, values: Tensor) -> dict[str, Tensor]:
         parts = zip(values.split(self._lengths), self.segments, strict=True)
@@ -287,10 +279,17 @@ class NetworkLoss:
 
     def _weighted(self) -> Iterator[tuple[Any, Any, float]]:
         """Iterate over all batches with their share of the data."""
-        total = sum(_length(targets) for _, targets in self.batches) if self.batches.count > 1 else 1
-        for batch in self.batches:
+        for batch, weight in zip(self.batches, self._shares, strict=True):
             inputs, targets = self._batch(batch)
-            yield inputs, targets, _length(targets) / total if self.batches.count > 1 else 1.0
+            yield inputs, targets, weight
+
+    @cached_property
+    def _shares(self) -> list[float]:
+        """The share of the data of each batch of the fixed order; counting them takes a pass, so only once."""
+        if self.batches.count == 1:
+            return [1.0]
+        sizes = [_length(targets) for _, targets in self.batches]
+        return [size / sum(sizes) for size in sizes]
 
     def _gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
         inputs, targets = self._batch(batch)
