@@ -16,8 +16,10 @@ from .io.graphs import to_networkx as to_networkx
 from .labels import LabelSet as LabelSet
 from .oracle import Oracle as Oracle
 from .problem import Capability as Capability
+from .problem import Factor as Factor
 from .problem import Problem as Problem
 from .problem import capabilities as capabilities
+from .problems.factor_graph import FactorGraph as FactorGraph
 from .problems.pairwise import PairwiseMRF as PairwiseMRF
 from .schedules import Constant as Constant
 from .schedules import Cosine as Cosine

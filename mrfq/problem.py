@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,12 +105,17 @@ class SupportsChange(Protocol):
 
 
 @runtime_checkable
-class SupportsGraph(Protocol):
-    """An explicit pairwise graph, for message passing and cuts."""
+class SupportsUnary(Protocol):
+    """Unary costs, which tell a run where to start."""
 
     @property
     def unary(self) -> Tensor:
-        """(n, L) unary costs."""
+        """(n, L) unary costs; +inf for labels that are forbidden or do not exist."""
+
+
+@runtime_checkable
+class SupportsGraph(SupportsUnary, Protocol):
+    """An explicit pairwise graph, for message passing and cuts."""
 
     @property
     def edges(self) -> Tensor:
@@ -117,6 +123,27 @@ class SupportsGraph(Protocol):
 
     def edge_tables(self) -> Tensor:
         """Return the (m, L, L) pairwise costs."""
+
+
+class Factor(NamedTuple):
+    """A table of costs on a few variables."""
+
+    #: distinct variables; empty for a constant
+    scope: tuple[int, ...]
+    #: float64 costs, one axis a variable of the scope, as long as its cardinality; +inf forbids
+    table: np.ndarray
+
+
+@runtime_checkable
+class SupportsFactors(Protocol):
+    """An energy that is a sum of explicit cost tables of any arity, for exact methods and message passing."""
+
+    @property
+    def cardinalities(self) -> Tensor:
+        """(n,) int64, number of labels of each variable."""
+
+    def factors(self) -> list[Factor]:
+        """Return the tables whose sum is the energy; a label that does not exist costs +inf in one of them."""
 
 
 @runtime_checkable
@@ -143,6 +170,7 @@ class Capability(StrEnum):
 
     SWEEP = "site sweep"
     GRAPH = "explicit pairwise graph"
+    FACTORS = "list of cost tables"
     BATCH = "batch of energies"
     CURVATURE = "diagonal curvature"
 
@@ -150,6 +178,7 @@ class Capability(StrEnum):
 PROTOCOLS: dict[Capability, Any] = {
     Capability.SWEEP: SupportsSweep,
     Capability.GRAPH: SupportsGraph,
+    Capability.FACTORS: SupportsFactors,
     Capability.BATCH: SupportsBatch,
     Capability.CURVATURE: SupportsCurvature,
 }

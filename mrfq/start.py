@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mrfq.errors import InvalidParameterError, InvalidProblemError
-from mrfq.problem import Problem, SupportsGraph
+from mrfq.problem import Problem, SupportsUnary
 
 Init = str | Tensor | np.ndarray | None
 NOISE = 1e-2
@@ -49,7 +49,7 @@ def starting_point(problem: Problem, init: Init, generator: torch.Generator) -> 
     if init not in ("unary", "uniform", "random"):
         raise InvalidParameterError(f"init must be 'unary', 'uniform', 'random' or an array, got {init!r}")
     scores = _noise(problem, generator, 1.0 if init == "random" else NOISE)
-    if init == "unary" and isinstance(problem, SupportsGraph):
+    if init == "unary" and isinstance(problem, SupportsUnary):
         scores = scores - _standardised(problem)
     if problem.label_set.mask is not None:
         scores = scores.masked_fill(~problem.label_set.mask, -torch.inf)
@@ -62,7 +62,7 @@ def _noise(problem: Problem, generator: torch.Generator, scale: float) -> Tensor
     return scale * exponential.clamp(min=1e-12).log()
 
 
-def _standardised(problem: SupportsGraph) -> Tensor:
+def _standardised(problem: SupportsUnary) -> Tensor:
     """Return unary costs above each row's lowest, in units of their mean spread; forbidden labels far above."""
     unary = problem.unary.to("cpu", torch.float64)
     above = unary - unary.amin(1, keepdim=True)

@@ -29,6 +29,7 @@ from mrfq import generators, plain, registry
 from mrfq.errors import ConformanceError, UnknownNameError
 from mrfq.labels import LabelSet
 from mrfq.problem import Problem, mismatch
+from mrfq.problems.factor_graph import FactorGraph
 from mrfq.problems.pairwise import PairwiseMRF
 from mrfq.problems.tables import potts
 from mrfq.solution import Solution, Status
@@ -75,6 +76,16 @@ def _pairwise(n: int, labels: int, edges: Iterable[tuple[int, int]], **options: 
     return PairwiseMRF(numbers.standard_normal((n, labels)), pairs, tables, **options)
 
 
+def _factors(counts: list[int], scopes: Iterable[tuple[int, ...]], forbidden: float = 0.0) -> FactorGraph:
+    """Return a factor graph with random costs, a fraction of which is forbidden."""
+    numbers = np.random.default_rng(len(counts))
+    shapes = {scope: tuple(counts[i] for i in scope) for scope in scopes}
+    tables = {scope: numbers.standard_normal(shape) for scope, shape in shapes.items()}
+    for table in tables.values():
+        table[numbers.random(table.shape) < forbidden] = math.inf
+    return FactorGraph(counts, tables.items())
+
+
 RING = ((0, 1), (2, 1), (2, 3), (3, 0))
 RAGGED = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 0, 1]], dtype=bool)
 # What is allowed is expensive here: a finite stand-in for +inf that forgets this prefers what is forbidden.
@@ -102,6 +113,9 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "infeasible": partial(PairwiseMRF, np.zeros((2, 2)), [[0, 1]], np.full((2, 2), math.inf)),
     "huge-costs": partial(PairwiseMRF, HUGE, RING, 1e30 * potts(2)),
     "float32": partial(_pairwise, 4, 2, RING, dtype=torch.float32),
+    "triples": partial(_factors, [2, 3, 1, 2, 2], [(0, 1, 2), (1, 3, 4), (4, 0), (3,), ()]),
+    "arity-six": partial(_factors, [2] * 6, [(5, 0, 3, 1, 4, 2), (0, 1, 2), (2, 3)]),
+    "clauses": partial(_factors, [3, 2, 3, 2], [(0, 1, 2), (3, 2, 1), (0, 3), (0,)], forbidden=0.2),
     "smooth-binary": partial(LogCosh, "binary"),
     "smooth-ternary": partial(LogCosh, "ternary"),
 }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mrfq.errors import InvalidParameterError, InvalidProblemError
 from mrfq.labels import LabelSet
-from mrfq.problem import Rule, SweepReport
+from mrfq.problem import Factor, Rule, SweepReport
 from mrfq.problems import tables as make_table
 from mrfq.problems.checks import as_costs, check_edges, check_mask, check_tables, check_unary
 from mrfq.problems.colour_sweep import ColourSweep
@@ -193,6 +193,23 @@ class PairwiseMRF:
         expanded = self.tables.expand(len(self.edges), *self.tables.shape[1:])
         forbidden = expanded.isinf()
         return (self.weights[:, None, None] * expanded).masked_fill(forbidden, torch.inf)
+
+    @cached_property
+    def cardinalities(self) -> Tensor:
+        """(n,) int64, one more than the highest label each variable has."""
+        mask = self.label_set.mask
+        if mask is None:
+            return torch.full(self.shape[:1], self.shape[1], dtype=torch.int64)
+        return ((torch.arange(self.shape[1]) + 1) * mask.cpu()).amax(1)
+
+    def factors(self) -> list[Factor]:
+        """Return the unary costs and the edges' tables, weights included, as a list of tables in float64."""
+        counts = self.cardinalities.tolist()
+        unary = self.unary.to("cpu", torch.float64).numpy()
+        tables = self.edge_tables().to("cpu", torch.float64).numpy()
+        ones = [Factor((i,), unary[i, :c]) for i, c in enumerate(counts)]
+        pairs = (tuple(pair) for pair in self.edges.tolist())
+        return ones + [Factor(p, table[: counts[p[0]], : counts[p[1]]]) for p, table in zip(pairs, tables, strict=True)]
 
     @cached_property
     def compressed(self) -> Compressed:
