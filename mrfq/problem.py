@@ -121,8 +121,16 @@ class SupportsGraph(SupportsUnary, Protocol):
     def edges(self) -> Tensor:
         """(m, 2) end points."""
 
+    @property
+    def tables(self) -> Tensor:
+        """(1, L, L) costs shared by all edges, or (m, L, L); rows belong to the first end point."""
+
+    @property
+    def weights(self) -> Tensor:
+        """(m,) factors of the tables; positive where a table has +inf."""
+
     def edge_tables(self) -> Tensor:
-        """Return the (m, L, L) pairwise costs."""
+        """Return the (m, L, L) pairwise costs, weights included."""
 
 
 class Factor(NamedTuple):

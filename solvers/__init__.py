@@ -3,10 +3,13 @@
 if __name__ != "mrfq.solvers":
     raise ImportError(f"import the solvers as mrfq.solvers, not as {__name__}")
 
+from mrfq.solvers.belief_propagation import MaxProduct, ParallelMaxProduct
 from mrfq.solvers.composed import BestOf, Restarts
 from mrfq.solvers.enumeration import Exhaustive, Rounding
+from mrfq.solvers.factor_messages import SRMP
 from mrfq.solvers.frank_wolfe import EntropicFrankWolfe, FrankWolfe
 from mrfq.solvers.local_search import BlockICM
+from mrfq.solvers.message_passing import TRWS
 from mrfq.solvers.mirror_descent import (
     ExponentiatedGradient,
     StableMirrorDescent,
@@ -28,6 +31,8 @@ from mrfq.solvers.straight_through import PARQ, BinaryConnect, GradientDescentTa
 __all__ = [
     "ICM",
     "PARQ",
+    "SRMP",
+    "TRWS",
     "BestOf",
     "BinaryConnect",
     "BlockICM",
@@ -37,7 +42,9 @@ __all__ = [
     "FrankWolfe",
     "Gibbs",
     "GradientDescentTanh",
+    "MaxProduct",
     "MeanField",
+    "ParallelMaxProduct",
     "ParallelMeanField",
     "ProjectedGradient",
     "ProximalICM",

@@ -27,6 +27,7 @@ SOLVERS = {name: kind() for name, kind in registry.all_solvers().items() if name
     "mean-field-colour": solvers.MeanField(order="colour"),
     "gibbs-random": solvers.Gibbs(order="random"),
     "annealing-colour": solvers.SimulatedAnnealing(order="colour"),
+    "flooding-undamped": solvers.ParallelMaxProduct(damping=0.0),
     "pgd-momentum": solvers.ProjectedGradient(rate=Step(0.1, momentum=0.9)),
     "splitting-exact": solvers.Splitting(projections.Sparsemax(), "dual", "exact", 2.0, 0.1),
     "restarts-icm": solvers.Restarts(solvers.ICM(order="random"), starts=3),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import networkx as nx
 import numpy as np
 import torch
 from torch import Tensor
 
+from mrfq.problem import Problem, SupportsGraph
 from mrfq.problems.pairwise_kernels import GENERAL, POTTS, SHARED, Graph
 
-if TYPE_CHECKING:
-    from mrfq.problems.pairwise import PairwiseMRF
+
+class Pairwise(Problem, SupportsGraph, Protocol):
+    """A problem with an explicit pairwise graph."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Compressed:
         )
 
 
-def compress(mrf: PairwiseMRF) -> Compressed:
+def compress(mrf: Pairwise) -> Compressed:
     """Return the compressed form of a pairwise MRF."""
     n, m = mrf.shape[0], len(mrf.edges)
     penalty = hard_penalty(mrf)
@@ -73,7 +75,7 @@ def compress(mrf: PairwiseMRF) -> Compressed:
     )
 
 
-def hard_penalty(mrf: PairwiseMRF) -> float:
+def hard_penalty(mrf: Pairwise) -> float:
     """Return a finite cost that no saving elsewhere can outweigh, so that replacing +inf by it loses nothing."""
 
     def range_of(costs: Tensor) -> tuple[Tensor, Tensor]:

@@ -128,7 +128,7 @@ class FactorGraph:
     def linearize(self, u: Tensor, draw: int | None = None) -> tuple[Tensor, Tensor]:
         """Return the multilinear extension E(u) and its gradient, the conditional costs, shape (n, L)."""
         g = torch.empty(self.shape, dtype=torch.float64)
-        energy = gradient(u.numpy(), g.numpy(), self._penalised, self._work)
+        energy = gradient(u.numpy(), g.numpy(), self.compressed, self._work)
         return torch.tensor(energy, dtype=torch.float64), g
 
     # ---- optional capabilities --------------------------------------------------------------------------
@@ -148,17 +148,17 @@ class FactorGraph:
         sites = self._sites if order is None else order.numpy()
         if rule == "softmax":
             labels = torch.empty(self.shape[0], dtype=torch.int64)
-            report = sweep_marginals(point.numpy(), labels.numpy(), sites, beta, self._penalised, self._work)
+            report = sweep_marginals(point.numpy(), labels.numpy(), sites, beta, self.compressed, self._work)
             return SweepReport(report[0], largest_change=report[1], entropy=report[2], labels=labels)
         uniforms = np.empty(0)
         if rule == "sample":
             uniforms = torch.rand(len(sites), generator=generator, dtype=torch.float64).numpy()
-        change, changed = sweep_labels(point.numpy(), sites, rule == "sample", beta, uniforms, self._penalised)
+        change, changed = sweep_labels(point.numpy(), sites, rule == "sample", beta, uniforms, self.compressed)
         return SweepReport(change, changed, exact=self._finite)
 
-    def factors(self) -> list[Factor]:
-        """Return the tables; they are read-only views of the model's own costs."""
-        flat, found = self._flat, []
+    def factors(self, *, finite: bool = False) -> list[Factor]:
+        """Return the tables, read-only views of the model's own costs; `finite` puts the penalty for +inf."""
+        flat, found = self.compressed if finite else self._flat, []
         for f, scope in enumerate(self._scopes):
             shape = tuple(flat.cardinality[list(scope)])
             size = math.prod(shape)
@@ -222,8 +222,8 @@ class FactorGraph:
         return bool(np.isfinite(self._flat.tables).all())
 
     @cached_property
-    def _penalised(self) -> Flat:
-        """The flat form with a finite stand-in for +inf, larger than any saving elsewhere."""
+    def compressed(self) -> Flat:
+        """The model in the form of the kernels, with a finite stand-in for +inf, larger than any saving elsewhere."""
         if self._finite:
             return self._flat
         tables = self._flat.tables
