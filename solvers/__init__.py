@@ -8,6 +8,7 @@ from mrfq.solvers.composed import BestOf, Restarts
 from mrfq.solvers.enumeration import Exhaustive, Rounding
 from mrfq.solvers.factor_messages import SRMP
 from mrfq.solvers.frank_wolfe import EntropicFrankWolfe, FrankWolfe
+from mrfq.solvers.graph_cut import GraphCut
 from mrfq.solvers.local_search import BlockICM
 from mrfq.solvers.message_passing import TRWS
 from mrfq.solvers.mirror_descent import (
@@ -17,6 +18,7 @@ from mrfq.solvers.mirror_descent import (
     StaircaseMirrorDescent,
     TanhMirrorDescent,
 )
+from mrfq.solvers.move_making import AlphaBetaSwap, AlphaExpansion
 from mrfq.solvers.proximal import (
     ParallelMeanField,
     ProjectedGradient,
@@ -24,6 +26,7 @@ from mrfq.solvers.proximal import (
     ProximalMeanField,
     SoftmaxProjectedGradient,
 )
+from mrfq.solvers.roof_duality import QPBO, RoofDual, roof_duality
 from mrfq.solvers.site import ICM, Gibbs, MeanField, SimulatedAnnealing
 from mrfq.solvers.splitting import Splitting
 from mrfq.solvers.straight_through import PARQ, BinaryConnect, GradientDescentTanh
@@ -31,8 +34,11 @@ from mrfq.solvers.straight_through import PARQ, BinaryConnect, GradientDescentTa
 __all__ = [
     "ICM",
     "PARQ",
+    "QPBO",
     "SRMP",
     "TRWS",
+    "AlphaBetaSwap",
+    "AlphaExpansion",
     "BestOf",
     "BinaryConnect",
     "BlockICM",
@@ -42,6 +48,7 @@ __all__ = [
     "FrankWolfe",
     "Gibbs",
     "GradientDescentTanh",
+    "GraphCut",
     "MaxProduct",
     "MeanField",
     "ParallelMaxProduct",
@@ -50,6 +57,7 @@ __all__ = [
     "ProximalICM",
     "ProximalMeanField",
     "Restarts",
+    "RoofDual",
     "Rounding",
     "SimulatedAnnealing",
     "SoftmaxProjectedGradient",
@@ -58,4 +66,5 @@ __all__ = [
     "StableTanhMirrorDescent",
     "StaircaseMirrorDescent",
     "TanhMirrorDescent",
+    "roof_duality",
 ]
