@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, cast
@@ -42,6 +44,8 @@ class Oracle:
         self.max_calls: int | None = None
         #: calls made before the present step, so that progress does not depend on when in a step it is read
         self.spent = 0
+        #: clock time at which the run must end, on the clock of `time.perf_counter`
+        self.deadline = math.inf
         self._window = (0.0, 1.0)
         self._first = 0
 
@@ -63,6 +67,11 @@ class Oracle:
             used = max(used, self.spent / max(self.max_calls - 1, 1))
         start, stop = self._window
         return min(max((used - start) / max(stop - start, 1e-12), 0.0), 1.0)
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the time limit of the run; infinite without one. What depends on it cannot be repeated."""
+        return max(self.deadline - time.perf_counter(), 0.0)
 
     @contextmanager
     def window(self, start: float, stop: float, first: int = 0) -> Iterator[None]:

@@ -135,6 +135,8 @@ class Solution:
     oracle_calls: int
     #: solver time in seconds, without the loop's evaluations
     seconds: float
+    #: what a solver that makes choices did, and why
+    notes: tuple[str, ...] = ()
     #: everything a later `solve(..., resume=solution)` needs to go on
     checkpoint: Any = field(repr=False, default=None)
 

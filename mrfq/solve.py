@@ -24,6 +24,8 @@ from mrfq.start import Init, starting_point
 Callback = Callable[[dict[str, float]], bool | None]
 #: a problem with an expensive energy is evaluated about this often in a run
 COSTLY_EVALUATIONS = 50
+#: more steps than any run makes
+UNLIMITED = 2**62
 
 
 @dataclass
@@ -69,7 +71,8 @@ def solve(
         Where to start: "unary", "uniform", "random", a labelling (n,) or a relaxed labelling (n, L). By default
         the problem's own start if it has one (the float weights of a network), else "unary".
     max_iters : int, optional
-        Steps of the solver, 1000 by default (without limit when `max_oracle_calls` is given).
+        Steps of the solver, 1000 by default (without limit when `max_oracle_calls` is given, and for solvers that end
+        by themselves).
     max_oracle_calls : int, optional
         Budget in oracle calls: linearisations, sweeps and energies asked for by the solver. The step that
         reaches it is the last.
@@ -144,7 +147,9 @@ class _Run:
 
     def begin(self, init: Init, max_iters: int | None, max_calls: int | None) -> None:
         oracle = self.oracle
-        oracle.horizon = max_iters if max_iters is not None else (1000 if max_calls is None else 2**62)
+        if max_iters is None and max_calls is None:
+            max_iters = self.solver.max_iters
+        oracle.horizon = UNLIMITED if max_iters is None else max_iters
         oracle.max_calls = max_calls
         self.limits = (oracle.horizon, max_calls)
         start = starting_point(self.problem, init, oracle.generator)
@@ -174,7 +179,7 @@ class _Run:
         if every is None:
             steps = min(oracle.horizon, oracle.max_calls or oracle.horizon)
             every = max(1, steps // COSTLY_EVALUATIONS) if getattr(self.problem, "costly", False) else 1
-        deadline = math.inf if time_limit is None else time.perf_counter() + time_limit
+        deadline = oracle.deadline = math.inf if time_limit is None else time.perf_counter() + time_limit
         status = self.finished(deadline)
         while status is None:
             began, oracle.spent = time.perf_counter(), oracle.calls
@@ -279,5 +284,6 @@ class _Run:
             iterations=oracle.iteration,
             oracle_calls=oracle.calls,
             seconds=self.seconds,
+            notes=tuple(state.notes),
             checkpoint=kept,
         )

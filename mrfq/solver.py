@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from torch import Tensor
@@ -36,6 +36,8 @@ class State:
     entropy: float | None = None
     #: the sweep that made `labels` out of those of the step before, if nothing else has changed them
     sweep: SweepReport | None = None
+    #: what a solver that makes choices did, and why, one sentence each
+    notes: list[str] = field(default_factory=list)
     #: set when the solver wants to stop
     status: Status | None = None
 
@@ -53,6 +55,8 @@ class Solver(ABC, Generic[S]):
 
     #: capabilities every instance needs
     needs: ClassVar[frozenset[Capability]] = frozenset()
+    #: number of steps of a run without any limit; None for a solver that ends by itself
+    max_iters: ClassVar[int | None] = 1000
     #: paper or book, for `mrfq solvers NAME`
     reference: ClassVar[str] = ""
     #: one line on when to use it

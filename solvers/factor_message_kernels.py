@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from mrfq.kernels import kernel
 from mrfq.problems.factor_kernels import Flat
 
@@ -128,3 +130,32 @@ def max_product_pass(
             toward[p, :count] = belief - incoming[p, :count]
         labels[i] = belief.argmin()
     return change
+
+
+@kernel
+def label_bounds(toward: Any, unary: Any, bounds: Any, labels: Any, flat: Flat, work: Any) -> None:
+    """Write to `bounds` (n, L) a lower bound of the energy of all labellings that have a given label.
+
+    What is left at the variables and in the factors adds up to the energy; the parts that do not see the label
+    count with their minima, the others with what they cost beside it.
+    """
+    n = unary.shape[0]
+    total = 0.0
+    lowest = np.zeros(flat.offset.shape[0])
+    for f in range(flat.offset.shape[0]):
+        p = flat.first[f]
+        count = flat.cardinality[flat.scope[p]]
+        lowest[f] = (min_marginal(p, toward, labels, -1, flat, work) + toward[p, :count]).min()
+        total += lowest[f]
+    for i in range(n):
+        count = flat.cardinality[i]
+        costs = unary[i, :count].copy()
+        for h in range(flat.start[i], flat.start[i + 1]):
+            costs -= toward[flat.places[h], :count]
+        total += costs.min()
+        bounds[i, :count] = costs - costs.min()
+        for h in range(flat.start[i], flat.start[i + 1]):
+            p = flat.places[h]
+            beside = min_marginal(p, toward, labels, -1, flat, work) + toward[p, :count]
+            bounds[i, :count] += beside - lowest[flat.owner[p]]
+    bounds += total

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import mrfq
 from mrfq import Capability, FactorGraph, InvalidProblemError, PairwiseMRF, capabilities, generators
-from mrfq.problems.reduction import clamp, components, merge, reduce
+from mrfq.problems.reduction import clamp, components, dominated, merge, reduce, split
 from mrfq.testing import exact_energy
 
 INF = math.inf
@@ -183,6 +183,30 @@ def test_an_infeasible_model_stays_one():
 def test_components_are_the_parts_that_share_no_factor():
     graph = FactorGraph([2] * 6, [((0, 2, 4), np.zeros((2, 2, 2))), ((1, 5), np.zeros((2, 2)))])
     assert components(graph) == [[0, 2, 4], [1, 5], [3]]
+
+
+@given(seeds, st.booleans())
+def test_some_optimum_uses_no_dominated_label(seed, hard):
+    graph, counts, parts = model(seed, hard=hard)
+    gone = dominated(graph)
+    left = [x for x in labellings(counts) if not any(gone[i, a] for i, a in enumerate(x))]
+    assert left
+    assert min(plain_energy(parts, x) for x in left) == pytest.approx(exact_energy(graph), abs=1e-12)
+
+
+def test_a_label_that_is_never_better_is_dominated():
+    graph = FactorGraph([2, 3], [((0,), [0.0, 5.0]), ((0, 1), [[0.0, 1, 1], [1.0, 0, 1]])])
+    assert dominated(graph)[0].tolist() == [False, True, False]
+
+
+@given(seeds)
+def test_components_add_up_to_the_whole(seed):
+    graph, counts, _ = model(seed, arity=2)
+    constant, parts = split(graph)
+    assert sorted(i for variables, _ in parts for i in variables.tolist()) == list(range(5))
+    x = torch.from_numpy(np.random.default_rng(seed).integers(0, counts))
+    total = constant + sum(part.energy(x[variables]) for variables, part in parts)
+    assert total == pytest.approx(graph.energy(x), abs=1e-12)
 
 
 def test_merged_tables_add_up_whatever_the_order_of_their_scopes():
