@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test check docs bench fuzz clean
 demo: $(READY)  ## compare the solvers on the embedded data, and say where the report is
 	$(BIN)/mrfq compare --out report --jobs 2
 
@@ -21,6 +21,9 @@ docs: $(READY)  ## the documentation, with its examples executed, in docs/_build
 
 bench: $(READY)  ## speed ratios, measured side by side in one run
 	$(BIN)/python tests/bench/speed.py
+
+fuzz: $(READY)  ## 20,000 mutated files through every reader
+	$(BIN)/python tests/bench/fuzz.py --count 20000
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

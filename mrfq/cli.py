@@ -1,4 +1,4 @@
-"""The command line: `mrfq compare` and `mrfq solvers`. Commands import what they need when they run."""
+"""The command line. Commands import what they need when they run."""
 
 from __future__ import annotations
 
@@ -136,3 +136,92 @@ def solvers(
 
     console = Console(highlight=False)
     console.print(solver_table() if name is None else describe_solver(name))
+
+
+@app.command()
+def solve(
+    file: Annotated[Path, typer.Argument(help="A model: .uai, .LG, .qpbo, .rudy or .json, also with .gz or .xz.")],
+    *,
+    solver: Annotated[str, typer.Option("--solver", "-s", help="A solver; `mrfq solvers` lists them.")] = "auto",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter of the solver, key=value; repeatable.")
+    ] = None,
+    evidence: Annotated[
+        Path | None, typer.Option(help="Observed variables (.evid); the others are solved for.")
+    ] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds.", min=0)] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    max_iters: Annotated[int | None, typer.Option(help="Steps of the solver, 1000 by default.", min=0)] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the result as JSON.")] = None,
+    mpe: Annotated[Path | None, typer.Option(help="Write the labels as an MPE result file.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write the history of the run, .csv or .json.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Minimise the energy of a model in a file.
+
+    Ctrl-C stops after the step that is running and prints the best labelling so far; a second one aborts. In JSON,
+    numbers that are unknown or infinite are null: the energy if all labellings seen are forbidden, the bound and the
+    gap if nothing is proved.
+    """
+    from mrfq.commands.solve import Request, solve_file
+
+    request = Request(
+        file=file,
+        solver=solver,
+        settings=tuple(settings or ()),
+        evidence=evidence,
+        time_limit=time_limit,
+        seed=seed,
+        max_iters=max_iters,
+        out=out,
+        mpe=mpe,
+        trace=trace,
+        as_json=as_json,
+    )
+    raise typer.Exit(solve_file(request))
+
+
+@app.command()
+def generate(
+    kind: Annotated[str | None, typer.Argument(help="A kind of model; without one, they are listed.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file; its name says the format.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter of the model, key=value; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same model.", min=0)] = 0,
+) -> None:
+    """Write a seeded toy model to a file, or list the kinds there are."""
+    from rich.console import Console
+
+    from mrfq.commands.generate import check_kind, generate_file, kind_table
+    from mrfq.errors import InvalidParameterError
+
+    console = Console(highlight=False)
+    if kind is None:
+        console.print(kind_table())
+        return
+    check_kind(kind)
+    if out is None:
+        raise InvalidParameterError(f"mrfq generate {kind}: --out FILE is missing")
+    problem = generate_file(kind, settings or (), seed, out)
+    console.print(f"{out}: {problem!r}", markup=False, soft_wrap=True)
+
+
+@app.command("inspect")
+def inspect_model(
+    file: Annotated[Path, typer.Argument(help="A model: .uai, .LG, .qpbo, .rudy or .json, also with .gz or .xz.")],
+    evidence: Annotated[Path | None, typer.Option(help="Observed variables (.evid).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what is in a model: sizes, arities, costs, submodularity, components, treewidth."""
+    import json
+
+    from rich.console import Console
+
+    from mrfq.commands.inspect import inspect_file, inspect_table
+
+    facts = inspect_file(file, evidence)
+    if as_json:
+        typer.echo(json.dumps(facts, allow_nan=False))
+    else:
+        Console(highlight=False).print(inspect_table(facts), soft_wrap=True)

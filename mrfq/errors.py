@@ -36,6 +36,30 @@ class SuiteError(MrfqError, ValueError):
     """A suite file of `mrfq compare` is malformed; the message names the file and the entry."""
 
 
+class FileFormatError(MrfqError, ValueError):
+    """A file is not what its format says; the message is "FILE:LINE: found X, expected Y".
+
+    Attributes
+    ----------
+    path : str
+    position : int or str
+        The line, from 1; in a JSON file that is well-formed, the name of the entry.
+    found, expected : str
+    """
+
+    def __init__(self, path: str, position: int | str, found: str, expected: str) -> None:
+        super().__init__(path, position, found, expected)
+        self.path, self.position, self.found, self.expected = path, position, found, expected
+
+    @property
+    def line(self) -> int | None:
+        """The line, from 1, or None where the position is an entry."""
+        return self.position if isinstance(self.position, int) else None
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.position}: found {self.found}, expected {self.expected}"
+
+
 class PluginWarning(UserWarning):
     """A third-party solver could not be loaded; the rest of `mrfq` goes on without it."""
 

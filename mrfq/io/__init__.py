@@ -1,1 +1,1 @@
-"""Models in and out: networkx graphs."""
+"""Models in and out: files in the formats of the field, and networkx graphs."""

@@ -1,0 +1,1 @@
+"""What the commands on models in files do: `mrfq solve`, `mrfq generate`, `mrfq inspect`."""
