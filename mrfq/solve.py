@@ -274,11 +274,15 @@ class _Run:
             bound=self.bound,
         )
         labels = self.incumbent.labels.clone()
+        energy = problem.energy(labels)
+        bound = self.bound
+        if bound is not None and bound > energy and meets(energy, bound):
+            bound = energy  # above it in the last bits only
         return Solution(
             labels=labels,
-            energy=problem.energy(labels),
+            energy=energy,
             relaxed=last.clone(),
-            lower_bound=self.bound,
+            lower_bound=bound,
             status=status,
             trace=self.trace,
             iterations=oracle.iteration,

@@ -3,12 +3,17 @@
 if __name__ != "mrfq.solvers":
     raise ImportError(f"import the solvers as mrfq.solvers, not as {__name__}")
 
+from mrfq.solvers.auto import Auto
 from mrfq.solvers.belief_propagation import MaxProduct, ParallelMaxProduct
 from mrfq.solvers.composed import BestOf, Restarts
+from mrfq.solvers.elimination import Elimination
+from mrfq.solvers.elimination_orders import Order, elimination_order
 from mrfq.solvers.enumeration import Exhaustive, Rounding
 from mrfq.solvers.factor_messages import SRMP
 from mrfq.solvers.frank_wolfe import EntropicFrankWolfe, FrankWolfe
 from mrfq.solvers.graph_cut import GraphCut
+from mrfq.solvers.integer_program import IntegerProgram
+from mrfq.solvers.linear_program import LinearProgram
 from mrfq.solvers.local_search import BlockICM
 from mrfq.solvers.message_passing import TRWS
 from mrfq.solvers.mirror_descent import (
@@ -30,6 +35,7 @@ from mrfq.solvers.roof_duality import QPBO, RoofDual, roof_duality
 from mrfq.solvers.site import ICM, Gibbs, MeanField, SimulatedAnnealing
 from mrfq.solvers.splitting import Splitting
 from mrfq.solvers.straight_through import PARQ, BinaryConnect, GradientDescentTanh
+from mrfq.solvers.toulbar2 import Toulbar2
 
 __all__ = [
     "ICM",
@@ -39,9 +45,11 @@ __all__ = [
     "TRWS",
     "AlphaBetaSwap",
     "AlphaExpansion",
+    "Auto",
     "BestOf",
     "BinaryConnect",
     "BlockICM",
+    "Elimination",
     "EntropicFrankWolfe",
     "Exhaustive",
     "ExponentiatedGradient",
@@ -49,8 +57,11 @@ __all__ = [
     "Gibbs",
     "GradientDescentTanh",
     "GraphCut",
+    "IntegerProgram",
+    "LinearProgram",
     "MaxProduct",
     "MeanField",
+    "Order",
     "ParallelMaxProduct",
     "ParallelMeanField",
     "ProjectedGradient",
@@ -66,5 +77,7 @@ __all__ = [
     "StableTanhMirrorDescent",
     "StaircaseMirrorDescent",
     "TanhMirrorDescent",
+    "Toulbar2",
+    "elimination_order",
     "roof_duality",
 ]

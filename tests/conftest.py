@@ -32,6 +32,8 @@ SOLVERS = {name: kind() for name, kind in registry.all_solvers().items() if name
     "expansion-random": solvers.AlphaExpansion(order="random"),
     "swap-random": solvers.AlphaBetaSwap(order="random"),
     "qpbo-scipy": solvers.QPBO(patience=1, backend="scipy"),
+    "milp-no-proof": solvers.IntegerProgram(proof=0),
+    "toulbar2-short": solvers.Toulbar2(backtracks=1),
     "pgd-momentum": solvers.ProjectedGradient(rate=Step(0.1, momentum=0.9)),
     "splitting-exact": solvers.Splitting(projections.Sparsemax(), "dual", "exact", 2.0, 0.1),
     "restarts-icm": solvers.Restarts(solvers.ICM(order="random"), starts=3),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from mrfq.problem import SupportsFactors
 from mrfq.solution import Solution
 
 #: labels that the summary shows; files and --json have all of them
-SHOWN = 400
+SHOWN = 64
 #: what a shell reports for a command that Ctrl-C ended
 INTERRUPTED = 130
 
@@ -77,7 +77,7 @@ def solve_file(request: Request) -> int:
     if request.as_json:
         print(json.dumps(summary, allow_nan=False))
     else:
-        Console(highlight=False).print(_table(summary), soft_wrap=True)
+        Console(highlight=False).print(_table(summary, solution.notes))
     return INTERRUPTED if interrupt.asked else 0
 
 
@@ -139,8 +139,8 @@ def live(console: Console) -> Iterator[Callable[[dict[str, float]], None]]:
         yield show
 
 
-def _table(summary: dict[str, Any]) -> Table:
-    """Return the summary for people."""
+def _table(summary: dict[str, Any], notes: Sequence[str]) -> Table:
+    """Return the summary for people, with what the solver has to say about its choices."""
     energy = "every labelling seen is forbidden" if summary["energy"] is None else f"{summary['energy']:.12g}"
     bound = "none" if summary["lower_bound"] is None else f"{summary['lower_bound']:.12g}"
     gap = "unknown" if summary["gap"] is None else f"{summary['gap']:.6g}"
@@ -155,6 +155,7 @@ def _table(summary: dict[str, Any]) -> Table:
         ("gap", gap),
         ("status", summary["status"]),
         ("solver", summary["solver"]),
+        *(("" if k else "what it did", note) for k, note in enumerate(notes)),
         ("seconds", f"{summary['seconds']:.3f}"),
         ("model", f"{summary['variables']} variables, {summary['factors']} factors"),
         ("labels", labels + (f" ... and {rest} more (--json, --out and --mpe have all)" if rest > 0 else "")),

@@ -158,12 +158,7 @@ class FactorGraph:
 
     def factors(self, *, finite: bool = False) -> list[Factor]:
         """Return the tables, read-only views of the model's own costs; `finite` puts the penalty for +inf."""
-        flat, found = self.compressed if finite else self._flat, []
-        for f, scope in enumerate(self._scopes):
-            shape = tuple(flat.cardinality[list(scope)])
-            size = math.prod(shape)
-            found.append(Factor(scope, flat.tables[flat.offset[f] : flat.offset[f] + size].reshape(shape)))
-        return found
+        return list(self._finite_factors if finite else self._factors)
 
     @cached_property
     def unary(self) -> Tensor:
@@ -216,6 +211,23 @@ class FactorGraph:
         return f"FactorGraph({n} variables, {count} labels, {len(self._scopes)} factors, arity {self.arity})"
 
     # ---- prepared on first use --------------------------------------------------------------------------
+
+    @cached_property
+    def _factors(self) -> list[Factor]:
+        return self._views(self._flat.tables)
+
+    @cached_property
+    def _finite_factors(self) -> list[Factor]:
+        return self._views(self.compressed.tables)
+
+    def _views(self, tables: np.ndarray) -> list[Factor]:
+        """Return the factors with their parts of one flat array."""
+        counts, offsets = self._flat.cardinality.tolist(), self._flat.offset.tolist()
+        found = []
+        for scope, offset in zip(self._scopes, offsets, strict=True):
+            shape = [counts[i] for i in scope]
+            found.append(Factor(scope, tables[offset : offset + math.prod(shape)].reshape(shape)))
+        return found
 
     @cached_property
     def _finite(self) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import networkx as nx
 import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from mrfq.errors import InvalidProblemError
@@ -85,24 +87,26 @@ def reduce(problem: SupportsFactors, allowed: np.ndarray | None = None) -> Reduc
     """
     counts = problem.cardinalities.tolist()
     factors = merge(problem.factors())
-    allowed = clamp(problem, {}) if allowed is None else allowed.copy()
-    _propagate(factors, allowed)
+    allowed = propagate(factors, clamp(problem, {}) if allowed is None else allowed)
     labels = [np.flatnonzero(allowed[i, :c]) for i, c in enumerate(counts)]
     kept = [i for i, left in enumerate(labels) if len(left) > 1]
     number = {i: k for k, i in enumerate(kept)}
     smaller = []
+    touched = [len(left) < c or c == 1 for left, c in zip(labels, counts, strict=True)]
     for scope, table in factors:
-        table = table[np.ix_(*(labels[i] for i in scope))] if scope else table  # noqa: PLW2901
-        open_axes = tuple(number[i] for i in scope if i in number)
-        smaller.append(Factor(open_axes, table.reshape([n for n in table.shape if n > 1])))
+        if any(touched[i] for i in scope):
+            table = table[np.ix_(*(labels[i] for i in scope))]  # noqa: PLW2901
+            table = table.reshape([n for n in table.shape if n > 1])  # noqa: PLW2901
+        smaller.append(Factor(tuple(number[i] for i in scope if i in number), table))
     smaller = merge(smaller)
     constant = sum(float(table) for scope, table in smaller if not scope)
     left = FactorGraph([len(labels[i]) for i in kept], smaller) if kept else None
     return Reduction(left, constant, torch.tensor(kept, dtype=torch.int64), labels)
 
 
-def _propagate(factors: list[Factor], allowed: np.ndarray) -> None:
-    """Rule out, in place, labels without any allowed configuration in some table (generalised arc consistency)."""
+def propagate(factors: list[Factor], allowed: np.ndarray) -> np.ndarray:
+    """Return `allowed` without labels that some table forbids whatever the others do (generalised arc consistency)."""
+    allowed = allowed.copy()
     hard = [(scope, np.isfinite(table)) for scope, table in factors if scope and np.isinf(table).any()]
     changed = bool(hard)
     while changed:
@@ -118,15 +122,17 @@ def _propagate(factors: list[Factor], allowed: np.ndarray) -> None:
                 if supported.any() and (before & ~supported).any():
                     allowed[i, : len(supported)] &= supported
                     changed = True
+    return allowed
 
 
 def merge(factors: list[Factor]) -> list[Factor]:
     """Return the factors with ascending scopes, tables of the same scope added up."""
     merged: dict[tuple[int, ...], np.ndarray] = {}
     for scope, table in factors:
-        order = np.argsort(scope, kind="stable")
-        key = tuple(scope[k] for k in order)
-        turned = table.transpose(order) if scope else table
+        key, turned = scope, table
+        if any(a > b for a, b in itertools.pairwise(scope)):
+            order = sorted(range(len(scope)), key=scope.__getitem__)
+            key, turned = tuple(scope[k] for k in order), table.transpose(order)
         merged[key] = merged[key] + turned if key in merged else turned
     return [Factor(scope, table) for scope, table in merged.items()]
 
@@ -162,11 +168,15 @@ def pairwise(problem: SupportsFactors) -> PairwiseMRF:
 
 def components(problem: SupportsFactors) -> list[list[int]]:
     """Return the connected components of a model, each a sorted list of variables, by their first variable."""
-    graph: nx.Graph[int] = nx.Graph()
-    graph.add_nodes_from(range(len(problem.cardinalities)))
-    for scope, _ in problem.factors():
-        nx.add_path(graph, scope)
-    return sorted((sorted(part) for part in nx.connected_components(graph)), key=lambda part: part[0])
+    n = len(problem.cardinalities)
+    pairs = [(scope[0], j) for scope, _ in problem.factors() for j in scope[1:]]
+    first, second = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    adjacency = coo_array((np.ones(len(pairs)), (first, second)), shape=(n, n))
+    count, group = connected_components(adjacency, directed=False)
+    members: list[list[int]] = [[] for _ in range(count)]
+    for i, g in enumerate(group.tolist()):
+        members[g].append(i)
+    return sorted(members, key=lambda part: part[0])
 
 
 def split(problem: FactorGraph) -> tuple[float, list[tuple[Tensor, FactorGraph]]]:

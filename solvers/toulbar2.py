@@ -1,0 +1,235 @@
+"""toulbar2, the branch-and-bound solver for cost function networks, as a plug-in (`pip install "mrfq[peers]"`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrfq.oracle import Oracle
+from mrfq.problem import Capability, Factor, Problem, SupportsFactors
+from mrfq.solution import Status
+from mrfq.solver import Solver, State, positive
+from mrfq.solvers.local_polytope import UNIT, grain, on_grid
+
+#: bits of the largest energy in whole numbers: exact in float64, and far from the 59 bits of toulbar2's largest cost
+BITS = 50
+#: each search may backtrack this many times as often as the one before it
+GROWTH = 4
+#: searches share the process's streams and signals
+_one_at_a_time = threading.Lock()
+#: the signals toulbar2's timer and its interruption take over
+SIGNALS = ("SIGINT", "SIGTERM", "SIGALRM", "SIGVTALRM")
+
+
+@dataclass
+class SearchState(State):
+    """Backtracks allowed to the next search, and toulbar2's seed."""
+
+    backtracks: int = 0
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Toulbar2(Solver[SearchState]):
+    """Hybrid best-first branch and bound with soft local consistency: exact, with a bound at any time.
+
+    A step is a search with a limit on backtracks, four times that of the step before. It starts from the best labelling
+    so far as its upper bound; its lower bound holds even where the search is cut off.
+
+    Parameters
+    ----------
+    backtracks : int
+        Of the first search.
+    seconds : float, optional
+        CPU time of one search without any other limit, in place of those by backtracks; rounded up to whole seconds.
+        Runs are then no longer the same from bit to bit.
+
+    Notes
+    -----
+    toulbar2 computes with whole numbers. Every table is shifted to a lowest cost of 0, multiplied by a power of 2 and
+    rounded *down*, so its bound divided by the same power is a bound of the energy; what floating point may have
+    added to the shifts is taken off. The power is the largest for which all sums stay below 2^50. The labelling is
+    called optimal by the same rule as everywhere, when this bound is within 1e-9 of its energy: where all costs are
+    multiples of some 2^-k nothing is lost, elsewhere at most (number of factors) / power.
+
+    Examples
+    --------
+    >>> import mrfq
+    >>> glass = mrfq.generators.spin_glass(4, 4, field=0.1, seed=0)
+    >>> solver = Toulbar2()
+    >>> solver.accepts(glass) is not None or mrfq.solve(glass, solver).proved  # not installed, or proved
+    True
+    """
+
+    needs = frozenset({Capability.FACTORS})
+    reference = "Hurley et al., Multi-language evaluation of exact solvers in graphical model optimization, 2016"
+    use_when = "a proof or a bound is wanted for a hard model of some hundred variables"
+
+    backtracks: int = 10_000
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        positive(self, backtracks=self.backtracks, seconds=self.seconds)
+
+    def accepts(self, problem: Problem) -> str | None:
+        if importlib.util.find_spec("pytoulbar2") is None:
+            return 'it needs pytoulbar2, which is not installed; `pip install "mrfq[peers]"` does that'
+        return None
+
+    def init(self, oracle: Oracle, start: Tensor) -> SearchState:
+        seed = int(torch.randint(1, 2**31 - 1, (), generator=oracle.generator))
+        return SearchState(labels=oracle.problem.label_set.round(start), backtracks=self.backtracks, seed=seed)
+
+    def step(self, oracle: Oracle, state: SearchState) -> SearchState:
+        oracle.calls += 1
+        model = WholeNumbers.of(cast(SupportsFactors, oracle.problem))
+        if model is None:
+            state.bound, state.status = math.inf, Status.OPTIMAL
+            return state
+        labels = cast(Tensor, state.labels)
+        found = search(model, model.cost(labels), state.seed, state.backtracks, self.seconds)
+        if found.labels is not None:
+            state.labels = torch.tensor(found.labels).to(labels.device)
+        state.bound = max(model.bound(found.lower), -math.inf if state.bound is None else state.bound)
+        state.backtracks *= GROWTH
+        if found.finished:
+            state.status = Status.CONVERGED  # the loop calls it optimal where the bound meets the energy
+        elif self.seconds is not None:
+            state.status = Status.TIME_LIMIT
+        return state
+
+
+@dataclass(frozen=True)
+class WholeNumbers:
+    """A model whose costs are whole numbers, never above those of the true model times `scale` minus `constant`."""
+
+    cardinalities: list[int]
+    factors: list[Factor]
+    constant: float
+    scale: float
+    #: more than any allowed labelling costs; the cost of what is forbidden
+    top: int
+    #: largest error of `constant`, before scaling
+    slack: float
+    grain: float
+
+    @classmethod
+    def of(cls, problem: SupportsFactors) -> WholeNumbers | None:
+        """Return the model in whole numbers, or None if some table forbids everything."""
+        given = problem.factors()
+        lows = [float(table.min()) for _, table in given]
+        if math.inf in lows:
+            return None
+        above = [table - low for (_, table), low in zip(given, lows, strict=True)]
+        spread = math.fsum(_highest(table) for table in above)
+        step = grain(given)
+        scale = 2.0 ** (BITS - max(0, math.frexp(spread)[1])) if spread >= 1 else 2.0**BITS
+        if step:
+            scale = min(scale, 1 / step)
+        whole = [np.floor(table * scale) for table in above]
+        top = 1 + sum(int(_highest(table)) for table in whole)
+        factors = [
+            Factor(factor.scope, np.where(np.isfinite(table), table, top))
+            for factor, table in zip(given, whole, strict=True)
+        ]
+        # Each difference is off by less than a unit of it, and the sum of the lows by less than one of theirs.
+        slack = 4 * UNIT * (spread + sum(map(abs, lows)))
+        return cls(problem.cardinalities.tolist(), factors, math.fsum(lows), scale, top, slack, step)
+
+    def cost(self, labels: Tensor) -> int:
+        """Return the cost of a labelling, at most `top`."""
+        chosen = labels.tolist()
+        cost = sum(int(table[tuple(chosen[i] for i in scope)]) for scope, table in self.factors)
+        return min(cost, self.top)
+
+    def bound(self, lower: int) -> float:
+        """Return the bound of the energy that follows from one of the costs; +inf if everything is forbidden."""
+        if lower >= self.top:
+            return math.inf
+        return on_grid(self.constant + lower / self.scale - self.slack, self.grain)
+
+
+def _highest(table: np.ndarray) -> float:
+    return float(table[np.isfinite(table)].max())
+
+
+class Found(NamedTuple):
+    """What a search came to: a labelling cheaper than the given upper bound, if any, and a lower bound."""
+
+    labels: list[int] | None
+    lower: int
+    finished: bool
+
+
+def search(model: WholeNumbers, upper: int, seed: int, backtracks: int, seconds: float | None) -> Found:
+    """Search for a labelling that costs less than `upper`, with a limit on backtracks, or else of CPU seconds."""
+    from pytoulbar2 import CFN, tb2
+
+    with _one_at_a_time, _quiet(), _signals_kept():
+        tb2.init()  # its global state is per thread, and set up for the importing one only
+        network = CFN(float(upper), resolution=0, seed=seed, verbose=-1)
+        # toulbar2's options are global and adapt during a search: left alone, a second run differs from the first.
+        network.Option.hbfs = 1
+        network.Option.limited = False
+        network.Option.backtrackLimit = backtracks if seconds is None else 2**62
+        for i, count in enumerate(model.cardinalities):
+            network.AddVariable(f"x{i}", range(count))
+        for scope, table in model.factors:
+            if scope:
+                network.AddFunction(list(scope), table.ravel().tolist())
+        try:
+            result = network.Solve(timeLimit=0 if seconds is None else math.ceil(seconds))
+        except network.SolverOut:
+            return Found(None, 0, finished=False)
+        finally:
+            network.CFN.timerStop()
+        finished = not network.Option.limited
+        # Without a limit in its way it has shown that nothing is cheaper than what it found, or than `upper`.
+        lower = int(network.GetDDualBound()) if not finished else int(result[1]) if result else upper
+    return Found(None if result is None else [int(a) for a in result[0]], min(lower, upper), finished)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Send what C++ prints to nowhere."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [(stream, os.dup(stream)) for stream in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for stream, _ in kept:
+            os.dup2(nowhere, stream)
+        yield
+    finally:
+        for stream, copy in kept:
+            os.dup2(copy, stream)
+            os.close(copy)
+        os.close(nowhere)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Give signal handlers back to Python."""
+    handlers: dict[int, Any] = {}
+    for name in SIGNALS:
+        number = getattr(signal, name, None)
+        if number is not None:
+            handlers[number] = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            with suppress(TypeError, ValueError):  # not set from Python, or not in the main thread
+                signal.signal(number, handler)
