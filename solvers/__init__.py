@@ -3,6 +3,7 @@
 if __name__ != "mrfq.solvers":
     raise ImportError(f"import the solvers as mrfq.solvers, not as {__name__}")
 
+from mrfq.solvers.annealing import ParallelAnnealing
 from mrfq.solvers.auto import Auto
 from mrfq.solvers.belief_propagation import MaxProduct, ParallelMaxProduct
 from mrfq.solvers.composed import BestOf, Restarts
@@ -12,6 +13,7 @@ from mrfq.solvers.enumeration import Exhaustive, Rounding
 from mrfq.solvers.factor_messages import SRMP
 from mrfq.solvers.frank_wolfe import EntropicFrankWolfe, FrankWolfe
 from mrfq.solvers.graph_cut import GraphCut
+from mrfq.solvers.greedy import Greedy
 from mrfq.solvers.integer_program import IntegerProgram
 from mrfq.solvers.linear_program import LinearProgram
 from mrfq.solvers.local_search import BlockICM
@@ -35,6 +37,8 @@ from mrfq.solvers.roof_duality import QPBO, RoofDual, roof_duality
 from mrfq.solvers.site import ICM, Gibbs, MeanField, SimulatedAnnealing
 from mrfq.solvers.splitting import Splitting
 from mrfq.solvers.straight_through import PARQ, BinaryConnect, GradientDescentTanh
+from mrfq.solvers.subset_icm import SubsetICM
+from mrfq.solvers.tabu import TabuSearch
 from mrfq.solvers.toulbar2 import Toulbar2
 
 __all__ = [
@@ -57,11 +61,13 @@ __all__ = [
     "Gibbs",
     "GradientDescentTanh",
     "GraphCut",
+    "Greedy",
     "IntegerProgram",
     "LinearProgram",
     "MaxProduct",
     "MeanField",
     "Order",
+    "ParallelAnnealing",
     "ParallelMaxProduct",
     "ParallelMeanField",
     "ProjectedGradient",
@@ -76,6 +82,8 @@ __all__ = [
     "StableMirrorDescent",
     "StableTanhMirrorDescent",
     "StaircaseMirrorDescent",
+    "SubsetICM",
+    "TabuSearch",
     "TanhMirrorDescent",
     "Toulbar2",
     "elimination_order",

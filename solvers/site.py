@@ -182,10 +182,11 @@ class SimulatedAnnealing(Solver[State]):
 FIRST, LAST = 0.5, 40.0
 
 
-def temperature_schedule(oracle: Oracle) -> Geometric:
+def temperature_schedule(oracle: Oracle, first: float = FIRST, last: float = LAST) -> Geometric:
     """Return a geometric schedule of beta on the scale of the problem's conditional costs; two oracle calls.
 
-    The scale is the median of what it costs to leave the cheapest label, over all variables of two random labellings.
+    The scale is the median of what it costs to leave the cheapest label, over all variables of two random labellings;
+    `first` and `last` are in units of one over it.
     """
     labels = oracle.problem.label_set
     gaps = []
@@ -198,4 +199,4 @@ def temperature_schedule(oracle: Oracle) -> Geometric:
         gaps.append(above[(above > 0) & above.isfinite()])
     costs = torch.cat(gaps)
     typical = float(costs.median()) if len(costs) else 1.0
-    return Geometric(FIRST / typical, LAST / typical)
+    return Geometric(first / typical, last / typical)

@@ -35,11 +35,6 @@ def random_model(seed, n=6, factors=7, arity=3, labels=3, forbidden=0.0):
     return FactorGraph(cards, found)
 
 
-@pytest.mark.parametrize("promise", testing.CHECKS)
-def test_conformance(promise):
-    testing.check_solver(Elimination(), promises=[promise])
-
-
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 0.7]))
 def test_equals_enumeration(seed, forbidden):
     model = random_model(seed, forbidden=forbidden)

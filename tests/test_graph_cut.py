@@ -25,11 +25,6 @@ BACKENDS = ["scipy", pytest.param("pymaxflow", marks=pytest.mark.skipif(
 SOLVERS = [GraphCut(), GraphCut("scipy"), AlphaExpansion(), AlphaExpansion("random", "scipy"), AlphaBetaSwap()]
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
-def test_conformance(solver):
-    testing.check_solver(solver)
-
-
 # ---- minimum cuts ----------------------------------------------------------------------------------------
 
 

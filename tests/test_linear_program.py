@@ -36,12 +36,6 @@ def slack(value):
     return 1e-9 * max(1.0, abs(value))
 
 
-@pytest.mark.parametrize("solver", [LinearProgram(), IntegerProgram()], ids=["lp", "milp"])
-@pytest.mark.parametrize("promise", testing.CHECKS)
-def test_conformance(solver, promise):
-    testing.check_solver(solver, promises=[promise])
-
-
 @settings(max_examples=20)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3]))
 def test_bound_exact_energy(seed, forbidden):

@@ -15,7 +15,7 @@ from mrfq.problems import tables as make_table
 from mrfq.solvers.belief_propagation import MaxProduct, ParallelMaxProduct
 from mrfq.solvers.factor_messages import SRMP
 from mrfq.solvers.message_graph import GENERAL, POTTS, TRUNCATED_LINEAR, message_graph
-from mrfq.solvers.message_kernels import send
+from mrfq.solvers.message_kernels import pass_messages
 from mrfq.solvers.message_passing import TRWS
 
 INF = math.inf
@@ -160,14 +160,15 @@ def test_fast_messages_are_the_general_ones(seed, shape, weight, labels):
         "linear": make_table.truncated_linear(labels, labels + 1.0),
     }
     table = make[shape] * 0.7 + 0.3
-    graph = message_graph(PairwiseMRF(np.zeros((2, labels)), [[0, 1]], table, weights=weight))
+    unary = random.standard_normal((2, labels))
+    graph = message_graph(PairwiseMRF(unary, [[0, 1]], table, weights=weight))
     if labels > 2:
         assert graph.kind.tolist() == [POTTS if shape == "potts" else TRUNCATED_LINEAR]
-    sent, out = random.standard_normal(labels), np.empty(labels)
-    taken = send(sent, out, np.uint64(0), graph)
-    expected = (sent[:, None] + weight * table.numpy()).min(0)
-    np.testing.assert_allclose(out + taken, expected, atol=1e-12)
-    assert out.min() == 0.0
+    messages = np.zeros((2, labels))
+    bound, _ = pass_messages(messages, np.zeros(2, dtype=np.int64), True, True, graph)
+    expected = (unary[0][:, None] + weight * table.numpy()).min(0)
+    np.testing.assert_allclose(messages[1], expected - expected.min(), atol=1e-12)
+    assert bound == pytest.approx((unary[1] + expected).min(), abs=1e-12)
 
 
 def test_tables_without_a_fast_form_are_found_out():

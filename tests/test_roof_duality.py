@@ -19,11 +19,6 @@ from mrfq.solvers.roof_duality import QPBO, roof_duality
 BACKENDS = ["scipy"] + ["pymaxflow"] * (importlib.util.find_spec("maxflow") is not None)
 
 
-@pytest.mark.parametrize("solver", [QPBO(), QPBO(patience=1, backend="scipy")], ids=repr)
-def test_conformance(solver):
-    testing.check_solver(solver)
-
-
 def glass(seed):
     """Random costs of two labels: real or integer (ties), with and without forbidden ones, strong fields or none."""
     random = np.random.default_rng(seed)

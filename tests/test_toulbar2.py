@@ -41,12 +41,6 @@ def hard(n=40):
     return mrfq.PairwiseMRF.ising(np.zeros(n), numbers.standard_normal(len(edges)), edges)
 
 
-@pytest.mark.parametrize("solver", [Toulbar2(), Toulbar2(backtracks=1)], ids=["default", "short-searches"])
-@pytest.mark.parametrize("promise", testing.CHECKS)
-def test_conformance(solver, promise):
-    testing.check_solver(solver, promises=[promise])
-
-
 @settings(max_examples=20)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 0.6]))
 def test_equals_enumeration(seed, forbidden):
