@@ -99,7 +99,7 @@ html_copy_source = False
 html_theme_options = {
     "logo": {"text": "mrfq"},
     "navbar_align": "left",
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 8,
     "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
     "show_toc_level": 2,
@@ -110,60 +110,61 @@ html_theme_options = {
     "navigation_with_keys": False,
 }
 html_sidebars = {
-    page: [] for page in ("index", "quickstart", "choose", "theory", "search")
+    page: [] for page in ("index", "quickstart", "solve", "choose", "theory", "search")
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 
 # ---- the tables of all solvers, from the registry, so that they cannot go stale -----------------------------
+#: heading -> modules
 FAMILIES = {
-    "proximal": "The proximal family, and parallel mean-field",
-    "mirror_descent": "Mirror descent",
-    "straight_through": "Straight-through methods and relatives",
-    "frank_wolfe": "Frank-Wolfe",
-    "splitting": "The family itself",
-    "site": "Site sweeps",
-    "local_search": "Local search for networks",
-    "enumeration": "The two ends of the scale",
-    "composed": "Solvers made of solvers",
+    "The solver that chooses": ["auto"],
+    "Exact methods and bounds": [
+        "elimination",
+        "integer_program",
+        "linear_program",
+        "toulbar2",
+    ],
+    "Message passing": ["message_passing", "factor_messages", "belief_propagation"],
+    "Cuts and moves": ["graph_cut", "roof_duality", "move_making"],
+    "Search": ["annealing", "greedy", "tabu", "subset_icm"],
+    "Site sweeps": ["site"],
+    "The proximal family, and parallel mean-field": ["proximal"],
+    "Mirror descent": ["mirror_descent"],
+    "Straight-through methods and relatives": ["straight_through"],
+    "Frank-Wolfe": ["frank_wolfe"],
+    "The family itself": ["splitting"],
+    "Local search for networks": ["local_search"],
+    "The two ends of the scale": ["enumeration"],
+    "Solvers made of solvers": ["composed"],
 }
-
-
-def needs(solver: Any) -> str:
-    """Return what a problem must offer to a solver, in words."""
-    found = sorted(solver.needs)
-    try:
-        if solver().accepts(mrfq.generators.chain(2, 3)):
-            found.append("exactly two labels")
-    except TypeError:  # no defaults: a composition
-        found.append("what its parts need")
-    return ", ".join(found) or "–"
 
 
 def write_solver_tables(app: Any) -> None:
     """Write generated/solver_tables.md before any page is read."""
     from mrfq import registry
+    from mrfq.compare.catalogue import needs
 
     own = {
         name: s
         for name, s in registry.all_solvers().items()
         if s.__module__.startswith("mrfq.")
     }
-    families = dict.fromkeys(
-        [*FAMILIES, *(s.__module__.rsplit(".", 1)[1] for s in own.values())]
-    )
+    named = {module for modules in FAMILIES.values() for module in modules}
+    modules = dict.fromkeys(s.__module__.rsplit(".", 1)[1] for s in own.values())
+    others = {module: [module] for module in modules if module not in named}
     lines = []
-    for family in families:
+    for heading, family in {**FAMILIES, **others}.items():
         lines += [
-            f"### {FAMILIES.get(family, family)}",
+            f"### {heading}",
             "",
             ":::{rst-class} compact",
             "",
         ]
         lines += ["| name | needs | when | reference |", "|---|---|---|---|"]
         for name, solver in own.items():
-            if solver.__module__.rsplit(".", 1)[1] == family:
+            if solver.__module__.rsplit(".", 1)[1] in family:
                 link = f"{{class}}`{name} <mrfq.solvers.{solver.__name__}>`"
                 lines.append(
                     f"| {link} | {needs(solver)} | {solver.use_when} | {solver.reference} |"

@@ -4,6 +4,7 @@ from . import nn as nn
 from . import projections as projections
 from . import schedules as schedules
 from . import solvers as solvers
+from . import study as study
 from . import testing as testing
 from .errors import CapabilityError as CapabilityError
 from .errors import FileFormatError as FileFormatError

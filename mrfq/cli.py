@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mrfq.commands.study import study
 from mrfq.errors import MrfqError
 
 if TYPE_CHECKING:
@@ -225,3 +226,6 @@ def inspect_model(
         typer.echo(json.dumps(facts, allow_nan=False))
     else:
         Console(highlight=False).print(inspect_table(facts), soft_wrap=True)
+
+
+app.command()(study)

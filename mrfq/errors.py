@@ -37,7 +37,7 @@ class SuiteError(MrfqError, ValueError):
 
 
 class FileFormatError(MrfqError, ValueError):
-    """A file is not what its format says; the message is "FILE:LINE: found X, expected Y".
+    """A file is not what its format says; the message is ``FILE:LINE: found X, expected Y``.
 
     Attributes
     ----------

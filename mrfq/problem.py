@@ -22,6 +22,9 @@ from mrfq.labels import LabelSet
 if TYPE_CHECKING:
     from mrfq.solver import Solver
 
+#: solvers named in a message; more are only counted
+SUGGESTED = 8
+
 Rule = Literal["argmin", "softmax", "sample"]
 
 
@@ -210,5 +213,6 @@ def check_match(problem: Problem, solver: Solver[Any], fitting: Sequence[str] = 
     """Raise `CapabilityError` if the solver cannot work on the problem; name the solvers that can."""
     reason = mismatch(problem, solver)
     if reason:
-        hint = f"; solvers that fit: {', '.join(fitting)}" if fitting else ""
+        hint = f"; solvers that fit: {', '.join(fitting[:SUGGESTED])}" if fitting else ""
+        hint += f" and {len(fitting) - SUGGESTED} more" if len(fitting) > SUGGESTED else ""
         raise CapabilityError(f"{type(solver).__name__} cannot solve this problem: {reason}{hint}")

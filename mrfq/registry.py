@@ -91,4 +91,4 @@ def fitting(problem: Problem) -> list[str]:
                 found.append(name)
         except Exception:  # no defaults for all its parameters (compositions), or a broken plug-in: this is a hint
             continue
-    return found
+    return sorted(found, key=lambda name: name != "auto")  # what chooses by itself is the best hint

@@ -22,6 +22,8 @@ from mrfq.solvers.reduced_costs import allowed_labels
 
 #: table entries that inner solvers look at in one step of `Auto`
 WORK = 5_000_000
+#: fraction of the labels that reduced costs must rule out for a part to be planned anew
+FIXED = 0.05
 #: parts that are mentioned by name in the notes
 MENTIONED = 5
 #: seconds that are left to the loop at the end of a time limit
@@ -194,7 +196,7 @@ class Auto(Solver[AutoState]):
         if part.proved:
             outcome = "proved"
         elif gained > 0:
-            outcome = f"energy {part.energy:.6g}, bound {part.bound:.6g}"
+            outcome = f"its energy {part.energy:.6g}, bound {part.bound:.6g}"
         else:
             outcome = f"no better labelling, bound {part.bound:.6g}"
         self._note(state, run.part, part, f"{type(run.attempt.solver).__name__}, {run.attempt.why} ({outcome})")
@@ -210,7 +212,7 @@ class Auto(Solver[AutoState]):
         if removed:
             part.shrink(allowed)
             self._note(state, number, part, f"reduced costs rule out {removed} of {before} labels")
-            if not part.proved:
+            if not part.proved and removed >= FIXED * before:
                 state.tasks.extendleft((number, rule) for rule in reversed(AGAIN))
         return 100 * entries
 

@@ -86,8 +86,8 @@ class SRMP(Reweighted[FactorState]):
     >>> from mrfq import FactorGraph, solve
     >>> parity = np.indices((2, 2, 2)).sum(0) % 2  # an odd number of ones costs 1
     >>> graph = FactorGraph([2, 2, 2], [((0, 1, 2), parity), ((0,), [5, 0]), ((1,), [5, 0])])
-    >>> solve(graph, SRMP()).lower_bound
-    0.0
+    >>> solve(graph, SRMP()).proved
+    True
     """
 
     needs = frozenset({Capability.FACTORS})

@@ -69,12 +69,12 @@ def pass_messages(  # noqa: PLR0912, PLR0915
                 for a in range(count):
                     given[a] += messages[h, a]
             elif forward:
-                b, t, w = np.uint64(labels[neighbour[h]]), graph.table[h], graph.weight[h]
+                beside, t, w = np.uint64(labels[neighbour[h]]), graph.table[h], graph.weight[h]
                 if graph.kind[t] == POTTS:  # less a constant
-                    given[b] -= w * graph.step[t]
+                    given[beside] -= w * graph.step[t]
                 else:
                     for a in range(count):
-                        given[a] += w * graph.tables[t, b, a]
+                        given[a] += w * graph.tables[t, beside, a]
         best, lowest = 0, costs[0]
         for a in range(1, count):
             lowest = min(lowest, costs[a])

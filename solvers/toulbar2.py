@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from mrfq.solvers.local_polytope import UNIT, grain, on_grid
 BITS = 50
 #: each search may backtrack this many times as often as the one before it
 GROWTH = 4
+#: more backtracks than any search makes
+UNLIMITED = 2**62
 #: searches share the process's streams and signals
 _one_at_a_time = threading.Lock()
 #: the signals toulbar2's timer and its interruption take over
@@ -53,8 +56,8 @@ class Toulbar2(Solver[SearchState]):
     backtracks : int
         Of the first search.
     seconds : float, optional
-        CPU time of one search without any other limit, in place of those by backtracks; rounded up to whole seconds.
-        Runs are then no longer the same from bit to bit.
+        CPU time of one search without any other limit, in place of those by backtracks; in whole seconds, at least
+        one. Runs are then no longer the same from bit to bit.
 
     Notes
     -----
@@ -99,7 +102,11 @@ class Toulbar2(Solver[SearchState]):
             state.bound, state.status = math.inf, Status.OPTIMAL
             return state
         labels = cast(Tensor, state.labels)
-        found = search(model, model.cost(labels), state.seed, state.backtracks, self.seconds)
+        seconds = self.seconds
+        if math.isfinite(oracle.seconds_left):
+            seconds = min(oracle.seconds_left, math.inf if seconds is None else seconds)
+        backtracks = state.backtracks if self.seconds is None else UNLIMITED
+        found = search(model, model.cost(labels), state.seed, backtracks, seconds)
         if found.labels is not None:
             state.labels = torch.tensor(found.labels).to(labels.device)
         state.bound = max(model.bound(found.lower), -math.inf if state.bound is None else state.bound)
@@ -171,10 +178,19 @@ class Found(NamedTuple):
     labels: list[int] | None
     lower: int
     finished: bool
+    #: it ended before any limit was reached: by Ctrl-C, which toulbar2 takes for itself
+    interrupted: bool = False
 
 
 def search(model: WholeNumbers, upper: int, seed: int, backtracks: int, seconds: float | None) -> Found:
-    """Search for a labelling that costs less than `upper`, with a limit on backtracks, or else of CPU seconds."""
+    """Search for a labelling that costs less than `upper`, with limits on backtracks and CPU seconds (whole ones)."""
+    found = _search(model, upper, seed, backtracks, 0 if seconds is None else max(int(seconds), 1))
+    if found.interrupted and threading.current_thread() is threading.main_thread():
+        signal.raise_signal(signal.SIGINT)
+    return found
+
+
+def _search(model: WholeNumbers, upper: int, seed: int, backtracks: int, seconds: int) -> Found:
     from pytoulbar2 import CFN, tb2
 
     with _one_at_a_time, _quiet(), _signals_kept():
@@ -183,22 +199,25 @@ def search(model: WholeNumbers, upper: int, seed: int, backtracks: int, seconds:
         # toulbar2's options are global and adapt during a search: left alone, a second run differs from the first.
         network.Option.hbfs = 1
         network.Option.limited = False
-        network.Option.backtrackLimit = backtracks if seconds is None else 2**62
+        network.Option.backtrackLimit = backtracks
         for i, count in enumerate(model.cardinalities):
             network.AddVariable(f"x{i}", range(count))
         for scope, table in model.factors:
             if scope:
                 network.AddFunction(list(scope), table.ravel().tolist())
+        began = time.process_time()
         try:
-            result = network.Solve(timeLimit=0 if seconds is None else math.ceil(seconds))
+            result = network.Solve(timeLimit=seconds)
         except network.SolverOut:
             return Found(None, 0, finished=False)
         finally:
             network.CFN.timerStop()
         finished = not network.Option.limited
+        in_time = not seconds or time.process_time() - began < seconds - 0.5
+        interrupted = not finished and in_time and network.GetNbBacktracks() < backtracks
         # Without a limit in its way it has shown that nothing is cheaper than what it found, or than `upper`.
         lower = int(network.GetDDualBound()) if not finished else int(result[1]) if result else upper
-    return Found(None if result is None else [int(a) for a in result[0]], min(lower, upper), finished)
+    return Found(None if result is None else [int(a) for a in result[0]], min(lower, upper), finished, interrupted)
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def test_every_solver_can_be_described(name: str, capsys: pytest.CaptureFixture[
 
 
 def test_the_examples_run() -> None:
-    problem = mrfq.generators.chain(n=4, labels=2)
+    problem = mrfq.generators.ferromagnet(2, 2)
     for name, kind in registry.all_solvers().items():
         line = example(name, kind).replace("1000", "2")
         solution = eval(line, {"mrfq": mrfq, "problem": problem})

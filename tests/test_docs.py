@@ -1,8 +1,12 @@
 """The code on the documentation pages and in README.md runs as printed, and what they name exists."""
 
 import doctest
+import io
 import re
+import shlex
+import subprocess
 import tomllib
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,11 +16,18 @@ import torch
 
 import mrfq.solvers
 from mrfq import registry
+from mrfq.cli import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^(`{3,}|:{3,})(\w+)[^\n]*\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+#: pages whose commands run as printed, in order with their Python
+SESSIONS = {
+    "README.md": ("mrfq generate", "mrfq solve"),
+    "solve.md": ("mrfq", "echo", "cat"),
+    "files.md": ("mrfq", "printf"),
+}
 
 
 def blocks(page, *languages):
@@ -31,20 +42,45 @@ def blocks(page, *languages):
 
 def run(page, namespace):
     """Run the blocks of a page in order in one namespace; `pycon` blocks must print what is printed."""
-    for language, line, code in blocks(page, "python", "pycon"):
-        if language == "python":
+    for language, line, code in blocks(page, "python", "pycon", "console"):
+        if language == "console":
+            run_session(page, line, code)
+        elif language == "python":
             exec(compile("\n" * line + code, str(page), "exec"), namespace)
-            continue
-        test = doctest.DocTestParser().get_doctest(code, {}, page.name, str(page), line)
-        test.globs = namespace
-        output = []
-        failed = doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=output.append, clear_globs=False).failed
-        assert not failed, "".join(output)
+        else:
+            test = doctest.DocTestParser().get_doctest(code, {}, page.name, str(page), line)
+            test.globs = namespace
+            output = []
+            failed = doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=output.append, clear_globs=False).failed
+            assert not failed, "".join(output)
+
+
+def run_session(page, line, text):
+    """Run the commands of a block, if the page's are run, and compare what they print where the block shows it."""
+    commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n?)*)", text, re.MULTILINE)
+    if not all(command.startswith(SESSIONS.get(page.name, "#")) for command, _ in commands):
+        return
+    for command, printed in commands:
+        found = run_command(command)
+        if printed.strip():
+            same = doctest.OutputChecker().check_output(printed.strip(), found.strip(), OPTIONS)
+            assert same, f"{page.name}, block at line {line}: $ {command}\n{found}"
+
+
+def run_command(command):
+    """Return what a command prints."""
+    words = shlex.split(command, comments=True)
+    if words[0] != "mrfq":
+        return subprocess.run(command, shell=True, check=True, capture_output=True, text=True).stdout
+    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(printed), pytest.raises(SystemExit):
+        main(words[1:])
+    return printed.getvalue()
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python", "pycon")], ids=lambda p: p.name)
 def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
     with torch.random.fork_rng(), np.errstate():
         torch.manual_seed(0)
         run(page, {"__name__": page.stem})
@@ -55,6 +91,13 @@ def test_printed_output_is_compared(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```python\nx = 2\n```\n\n```pycon\n>>> x\n3\n```\n")
     with pytest.raises(AssertionError, match="Expected"):
+        run(page, {})
+
+
+def test_printed_output_of_commands_is_compared(tmp_path):
+    page = tmp_path / "solve.md"
+    page.write_text("```console\n$ echo 2\n2\n$ mrfq --version\nmrfq 0.0\n```\n")
+    with pytest.raises(AssertionError, match=r"\$ mrfq --version"):
         run(page, {})
 
 
@@ -85,7 +128,7 @@ def test_links_to_examples_lead_to_scripts():
 def test_the_readme_lists_every_solver():
     table = (ROOT / "README.md").read_text("utf-8").split("## Solvers")[1].split("\n## ")[0]
     own = {name for name, kind in registry.all_solvers().items() if kind.__module__.startswith("mrfq.")}
-    listed = set(re.findall(r"`([a-z-]+)`", table)) & set(registry.names())
+    listed = set(re.findall(r"`([a-z0-9-]+)`", table)) & set(registry.names())
     assert own == listed
 
 

@@ -375,7 +375,7 @@ def test_costs_are_copied():
 
 def test_a_pairwise_model_offers_sweeps_a_graph_and_batches():
     found = capabilities(generators.chain(3))
-    assert found == {Capability.SWEEP, Capability.GRAPH, Capability.BATCH}
+    assert found == {Capability.SWEEP, Capability.GRAPH, Capability.FACTORS, Capability.BATCH}
 
 
 def test_numpy_labels_are_accepted():

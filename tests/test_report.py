@@ -293,4 +293,4 @@ def test_lines_are_marked_for_the_script(smoke: Results) -> None:
 
 def test_templates_are_packaged() -> None:
     folder = Path(figures.__file__).parent / "templates"
-    assert {path.name for path in folder.iterdir()} == {"report.html.j2", "report.css", "report.js"}
+    assert {path.name for path in folder.iterdir()} == {"report.html.j2", "macros.html.j2", "report.css", "report.js"}

@@ -369,7 +369,7 @@ def test_bad_budgets_are_named(chain, options):
         ("splitting", InvalidParameterError, "projection"),
         (solvers.ICM, InvalidParameterError, "must be a Solver or the name of one"),
         (None, InvalidParameterError, "must be a Solver or the name of one"),
-        ("md-tanh-s", CapabilityError, "exactly two labels.*solvers that fit: .*pmf"),
+        ("md-tanh-s", CapabilityError, "exactly two labels.*solvers that fit: auto, .* more"),
         (solvers.BlockICM(curvature=True), CapabilityError, "PairwiseMRF does not offer a diagonal curvature"),
     ],
 )

@@ -14,8 +14,10 @@ from rich.text import Text
 from mrfq.io.formats import read
 from mrfq.problem import Factor
 from mrfq.problems.reduction import components
-from mrfq.solvers.elimination_orders import elimination_order
+from mrfq.solvers.elimination_orders import LIMIT, elimination_order
 
+#: what is said of the width of a model that elimination is hopeless for
+GIVEN_UP = f"given up at tables of more than {LIMIT:.0e} entries"
 #: differences of costs below this, relative to the largest cost of the table, are rounding
 ROUNDING = 1e-12
 
@@ -79,15 +81,14 @@ def inspect_table(facts: dict[str, Any]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), Text(_words(value)))
+        unknown = GIVEN_UP if name in ("width", "largest_joint_table") else "unknown"
+        table.add_row(name.replace("_", " "), Text(unknown if value is None else _words(value)))
     return table
 
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{count} x {key}" for key, count in value.items())
-    if value is None:
-        return "unknown"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from mrfq import registry
 from mrfq.compare.conform import hints
-from mrfq.generators import chain
+from mrfq.generators import chain, ferromagnet, frustrated_cycle
 from mrfq.plain import to_plain
 from mrfq.problem import mismatch
 from mrfq.projections import Projection
@@ -70,17 +70,22 @@ def description(kind: type[Solver[Any]]) -> str:
     text = (inspect.getdoc(kind) or "").split("\nExamples\n---")[0].rstrip()
     blocks = text.split("\n\n")
     plain = next((i for i, block in enumerate(blocks) if "\n---" in block), len(blocks))
-    return "\n\n".join([*(" ".join(block.split()) for block in blocks[:plain]), *blocks[plain:]])
+    text = "\n\n".join([*(" ".join(block.split()) for block in blocks[:plain]), *blocks[plain:]])
+    return text.replace(":math:`", "`")
 
 
 def needs(kind: type[Solver[Any]]) -> str:
-    """Return what a problem must offer, in words."""
+    """Return what a problem must offer, and what else is needed, in words."""
     if _required(kind):
         return "what its parts need"
     solver = kind()
     found = sorted(str(capability) for capability in solver.required())
-    if not found and mismatch(chain(3, 2), solver) is None and mismatch(chain(3, 3), solver) is not None:
+    if mismatch(ferromagnet(2, 2), solver):  # two labels, submodular, tiny: nothing about it can be in the way
+        found.append("an optional package")
+    elif mismatch(chain(3, 3), solver):
         found.append("two labels")
+        if mismatch(frustrated_cycle(3), solver):
+            found.append("submodular costs")
     return ", ".join(found) or "any problem"
 
 

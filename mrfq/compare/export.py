@@ -49,8 +49,8 @@ TIMES = frozenset({"seconds"})
 
 def write_tables(results: Results, out: Path) -> None:
     """Write the three files into `out`, each atomically."""
-    write_atomically(out / "runs.csv", _csv(RUN_COLUMNS, (run_row(run) for run in results.runs)))
-    write_atomically(out / "traces.csv", _csv(TRACE_COLUMNS, trace_rows(results)))
+    write_atomically(out / "runs.csv", csv_text(RUN_COLUMNS, (run_row(run) for run in results.runs)))
+    write_atomically(out / "traces.csv", csv_text(TRACE_COLUMNS, trace_rows(results)))
     write_atomically(out / "suite.json", suite_json(results.outcome.suite))
 
 
@@ -81,7 +81,8 @@ def trace_rows(results: Results) -> Iterable[dict[str, Any]]:
             yield {**place, **dict(zip(run.record.trace, values, strict=True))}
 
 
-def _csv(columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> str:
+def csv_text(columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> str:
+    """Return rows as CSV; what a row lacks, and NaN, is left empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = list(columns)

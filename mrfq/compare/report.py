@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from mrfq.compare import export, figures, tables
 from mrfq.compare.catalogue import inline
@@ -50,7 +50,7 @@ def render(results: Results) -> str:
     matrix = tables.capability_matrix(results)
     profiles = figures.profiles(results, colours) if len(results.solvers()) > 1 else []
     return (
-        _environment()
+        environment("mrfq.compare")
         .get_template("report.html.j2")
         .render(
             suite=suite,
@@ -69,8 +69,8 @@ def render(results: Results) -> str:
             solvers=list(_solvers(results)),
             date=datetime.date.today().isoformat(),
             baseline=BASELINE,
-            css=_resource("report.css"),
-            js=_resource("report.js"),
+            css=resource("report.css"),
+            js=resource("report.js"),
         )
     )
 
@@ -136,10 +136,12 @@ def _written(plain: Any) -> str:
     return ", ".join(f"{key} = {inline(value)}" for key, value in plain.items() if key != "solver")
 
 
-def _environment() -> Environment:
-    loader = PackageLoader("mrfq.compare", "templates")
+def environment(package: str) -> Environment:
+    """Return the templates of a package, which may import `macros.html.j2`."""
+    loader = ChoiceLoader([PackageLoader(name, "templates") for name in dict.fromkeys((package, "mrfq.compare"))])
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """Return the style sheet or the script that all reports share."""
     return (resources.files("mrfq.compare") / "templates" / name).read_text("utf-8")
