@@ -35,15 +35,21 @@ class Incumbent:
         """The best labelling, (n,); a later look may change it."""
         return self._last if self._best_is_last else self._best
 
-    def look(self, problem: Problem, labels: Tensor, report: SweepReport | None) -> tuple[float, int]:
+    def look(
+        self, problem: Problem, labels: Tensor, report: SweepReport | None, anew: bool = False
+    ) -> tuple[float, int]:
         """Return the energy of a labelling and how many labels have changed since the last look.
 
         Where the problem can tell what changed, by the report of a sweep that led from the last labelling to this one
-        or by comparing the two, the energy is the last one plus the change; what cancels is computed anew.
+        or by comparing the two, the energy is the last one plus the change; what cancels is computed anew. With
+        `anew` everything is: a problem may have to prepare itself for telling changes.
         """
         change, changed = math.nan, -1
         if report is not None and report.exact:
             change, changed = report.energy_change, report.changed
+        elif anew:
+            changed = int(torch.count_nonzero(labels != self._last))
+            change = 0.0 if changed == 0 else math.nan
         elif self._tells_change:
             change, changed = cast(SupportsChange, problem).energy_change(self._last, labels)
         if changed < 0:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mrfq.solver import Solver
 
 GROUP = "mrfq.solvers"
+#: come first among the solvers that fit: for models of cost tables, and for networks
+HINTS = ("auto", "pmf")
 
 
 @cache
@@ -91,4 +93,4 @@ def fitting(problem: Problem) -> list[str]:
                 found.append(name)
         except Exception:  # no defaults for all its parameters (compositions), or a broken plug-in: this is a hint
             continue
-    return sorted(found, key=lambda name: name != "auto")  # what chooses by itself is the best hint
+    return sorted(found, key=lambda name: name not in HINTS)

@@ -234,7 +234,8 @@ class _Run:
         # A sweep tells the change of energy since the row before; rows in between would have been left out.
         told = state.sweep if self.trace["iteration"][-1:] == [self.oracle.iteration - 1] else None
         state.sweep = None
-        energy, changed = self.incumbent.look(self.problem, labels, told)
+        ends = state.status is not None or self.oracle.iteration == 0
+        energy, changed = self.incumbent.look(self.problem, labels, told, anew=ends)
         self.failed = math.isnan(energy)
         relaxed = math.nan if state.relaxed_energy is None else float(state.relaxed_energy)
         return self.append(energy, entropy / max(len(labels), 1), changed, relaxed)

@@ -53,7 +53,15 @@ def starting_point(problem: Problem, init: Init, generator: torch.Generator) -> 
         scores = scores - _standardised(problem)
     if problem.label_set.mask is not None:
         scores = scores.masked_fill(~problem.label_set.mask, -torch.inf)
-    return torch.softmax(scores, 1).to(problem.dtype).to(problem.device)
+    return _softmax(scores).to(problem.dtype).to(problem.device)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Return the softmax of each row; that of two labels is a sigmoid, which torch computes ten times as fast."""
+    if scores.shape[1] != 2:
+        return torch.softmax(scores, 1)
+    first = torch.sigmoid(scores[:, 0] - scores[:, 1])
+    return torch.stack([first, 1 - first], 1)
 
 
 def _noise(problem: Problem, generator: torch.Generator, scale: float) -> Tensor:
@@ -65,9 +73,10 @@ def _noise(problem: Problem, generator: torch.Generator, scale: float) -> Tensor
 def _standardised(problem: SupportsUnary) -> Tensor:
     """Return unary costs above each row's lowest, in units of their mean spread; forbidden labels far above."""
     unary = problem.unary.to("cpu", torch.float64)
-    above = unary - unary.amin(1, keepdim=True)
-    finite = above[above.isfinite() & (above > 0)]
-    spread = float(finite.mean()) if len(finite) else 1.0
+    lowest = torch.minimum(unary[:, 0], unary[:, 1])[:, None] if unary.shape[1] == 2 else unary.amin(1, keepdim=True)
+    above = unary - lowest
+    apart = (above > 0) & (above < torch.inf)
+    spread = float(above.where(apart, 0.0).sum() / apart.sum()) if bool(apart.any()) else 1.0
     return torch.nan_to_num(above / (spread if math.isfinite(spread) else 1.0), nan=50.0, posinf=50.0)
 
 

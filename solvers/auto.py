@@ -191,14 +191,12 @@ class Auto(Solver[AutoState]):
         return used * (part.problem.shape[0] * part.problem.shape[1])
 
     def _leave(self, state: AutoState, run: Run, part: Part) -> None:
+        """End an inner run, and note what it has brought in terms of the whole model."""
+        assert state.presolved is not None
         state.run = None
-        gained = run.before - part.energy
-        if part.proved:
-            outcome = "proved"
-        elif gained > 0:
-            outcome = f"its energy {part.energy:.6g}, bound {part.bound:.6g}"
-        else:
-            outcome = f"no better labelling, bound {part.bound:.6g}"
+        whole = state.presolved
+        found = f"energy {whole.energy:.6g}" if part.energy < run.before else "no better labelling"
+        outcome = "proved" if part.proved else f"{found}, bound {whole.bound:.6g}"
         self._note(state, run.part, part, f"{type(run.attempt.solver).__name__}, {run.attempt.why} ({outcome})")
 
     def _fix(self, state: AutoState, number: int, part: Part) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -22,16 +23,6 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 #: bounds are lowered by this fraction of the numbers they are sums of, which is more than rounding can add
 MARGIN = 2.0**-46
-
-
-@runtime_checkable
-class SharedTables(Protocol):
-    """A graph that keeps its tables apart from their factors, so that one table can serve all edges."""
-
-    #: (1, L, L) or (m, L, L)
-    tables: Tensor
-    #: (m,)
-    weights: Tensor
 
 
 @dataclass(frozen=True)
@@ -71,13 +62,11 @@ class GraphCut(Solver[State]):
         reason = more_than_two_labels(problem)
         if reason:
             return reason
-        low, high = two_labels(problem)
-        costs = graph_costs(cast(SupportsGraph, problem))
-        if first_not_submodular(low, high, costs) < 0:
+        if not binary_choice(problem).flipped.any():
             return None
-        costs = merge_parallel_edges(costs)
-        e = first_not_submodular(low, high, costs)
-        return None if e < 0 else _not_submodular(costs, int(e), low, high)
+        low, high = two_labels(problem)
+        costs = merge_parallel_edges(graph_costs(cast(SupportsGraph, problem)))
+        return _not_submodular(costs, int(first_not_submodular(low, high, costs)), low, high)
 
     def init(self, oracle: Oracle, start: Tensor) -> State:
         return State(labels=oracle.problem.label_set.round(start))
@@ -85,11 +74,7 @@ class GraphCut(Solver[State]):
     def step(self, oracle: Oracle, state: State) -> State:
         problem = oracle.problem
         low, high = two_labels(problem)
-        costs = graph_costs(cast(SupportsGraph, problem))
-        choice = Choice(*choose(low, high, costs))
-        if choice.flipped.any():
-            costs = merge_parallel_edges(costs)
-            choice = Choice(*choose(low, high, costs))
+        costs, choice = graph_costs(cast(SupportsGraph, problem)), binary_choice(problem)
         cut = cut_choice(choice, self.backend)
         oracle.calls += 1
         labels = low.copy()
@@ -104,11 +89,37 @@ class GraphCut(Solver[State]):
         return state
 
 
+#: costs and choices prepared for problems that are still in use
+_known: WeakKeyDictionary[SupportsGraph, GraphCosts] = WeakKeyDictionary()
+_choices: WeakKeyDictionary[Problem, Choice] = WeakKeyDictionary()
+
+
+def binary_choice(problem: Problem) -> Choice:
+    """Return the choice between the two labels of every variable; `flipped` where edges are not submodular.
+
+    Parallel edges are merged only if some edge is not submodular by itself.
+    """
+    if problem not in _choices:
+        low, high = two_labels(problem)
+        costs = graph_costs(cast(SupportsGraph, problem))
+        choice = Choice(*choose(low, high, costs))
+        if choice.flipped.any():
+            choice = Choice(*choose(low, high, merge_parallel_edges(costs)))
+        _choices[problem] = choice
+    return _choices[problem]
+
+
 def graph_costs(problem: SupportsGraph) -> GraphCosts:
     """Return the costs of a pairwise model for the kernels, with a finite stand-in for forbidden ones."""
+    if problem not in _known:
+        _known[problem] = _prepare(problem)
+    return _known[problem]
+
+
+def _prepare(problem: SupportsGraph) -> GraphCosts:
     unary = problem.unary.to("cpu", torch.float64).numpy()
     edges = problem.edges.cpu().numpy()
-    if isinstance(problem, SharedTables) and problem.weights.dtype == torch.float64:
+    if problem.weights.dtype == torch.float64:
         tables, weights = problem.tables.cpu().numpy(), problem.weights.cpu().numpy()
     else:  # products of single-precision factors are rounded as the energy rounds them
         tables, weights = problem.edge_tables().to("cpu", torch.float64).numpy(), np.ones(len(edges))

@@ -90,6 +90,11 @@ class Presolved:
         return labels
 
     @property
+    def energy(self) -> float:
+        """The energy of the whole model at the parts' best labellings."""
+        return self.constant + sum(part.energy for part in self.parts)
+
+    @property
     def bound(self) -> float:
         """A lower bound of the energy of the whole model."""
         return self.constant + sum(part.bound for part in self.parts)

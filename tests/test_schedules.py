@@ -70,7 +70,8 @@ def test_plain_data_and_back(value):
 
 
 def test_every_schedule_is_a_kind_of_plain_data():
-    assert {kind.__name__ for kind in Schedule.__subclasses__()} <= set(kinds())
+    own = {kind.__name__ for kind in Schedule.__subclasses__() if kind.__module__ == "mrfq.schedules"}
+    assert own <= set(kinds())
 
 
 @pytest.mark.parametrize(
