@@ -105,7 +105,7 @@ class Auto(Solver[AutoState]):
             self._begin(oracle, state)
         else:
             work = 0
-            while work < WORK and (state.run or state.tasks) and oracle.seconds_left > RESERVE:
+            while work < WORK and (state.run or state.tasks) and may_go_on(oracle):
                 work += self._advance(oracle, state)
             if not state.run and not state.tasks:
                 self._think_again(oracle, state)
@@ -164,7 +164,8 @@ class Auto(Solver[AutoState]):
         """Begin an inner run from the best labelling of a part."""
         seed = int(torch.randint(2**31, (), generator=oracle.generator))
         inner = Oracle(part.problem, seed)
-        inner.horizon, inner.max_calls, inner.deadline = attempt.steps, attempt.calls, oracle.deadline
+        budget = [calls for calls in (attempt.calls, calls_left(oracle)) if calls is not None]
+        inner.horizon, inner.max_calls, inner.deadline = attempt.steps, min(budget, default=None), oracle.deadline
         start = part.problem.label_set.one_hot(part.start(), part.problem.dtype)
         state = attempt.solver.init(inner, start)
         oracle.calls += inner.calls
@@ -184,7 +185,7 @@ class Auto(Solver[AutoState]):
             part.bound = max(part.bound, run.state.bound)
         used = inner.calls - calls
         oracle.calls += used
-        spent = run.attempt.calls is not None and inner.calls >= run.attempt.calls
+        spent = inner.max_calls is not None and inner.calls >= inner.max_calls
         out_of_time = oracle.seconds_left <= RESERVE
         if part.proved or run.state.status or run.steps >= run.attempt.steps or spent or out_of_time:
             self._leave(state, run, part)
@@ -237,3 +238,13 @@ class Auto(Solver[AutoState]):
             bound = energy if energy == bound or abs(energy - bound) <= 1e-9 * scale else bound
             state.status = Status.CONVERGED
         state.bound = bound if bound > -math.inf else None
+
+
+def may_go_on(oracle: Oracle) -> bool:
+    """Return whether there are time and calls left."""
+    return oracle.seconds_left > RESERVE and calls_left(oracle) != 0
+
+
+def calls_left(oracle: Oracle) -> int | None:
+    """Return how many oracle calls are left of a budget, or None without one."""
+    return None if oracle.max_calls is None else max(oracle.max_calls - oracle.calls, 0)

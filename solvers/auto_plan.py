@@ -9,6 +9,7 @@ from typing import Any, cast
 from mrfq.problem import SupportsGraph
 from mrfq.solver import Solver
 from mrfq.solvers.annealing import ParallelAnnealing
+from mrfq.solvers.belief_propagation import MaxProduct
 from mrfq.solvers.elimination import Elimination, order_of
 from mrfq.solvers.factor_messages import SRMP
 from mrfq.solvers.graph_cut import GraphCut
@@ -26,8 +27,8 @@ from mrfq.solvers.toulbar2 import Toulbar2
 QUICK, LONG = 2**24, 2**33
 #: more variables are not searched for an order at once: that would take longer than message passing
 ORDERED = 5000
-#: passes of message passing, sweeps of a first search, and its growth from round to round
-PASSES, SWEEPS, GROWTH = 300, 2000, 4
+#: steps of message passing with a bound and without, sweeps of a first search, and its growth from round to round
+PASSES, BELIEFS, SWEEPS, GROWTH = 300, 50, 2000, 4
 #: a model is dense when its variables have more neighbours than this on average
 DENSE = 16
 #: variables of a model that toulbar2 searches when there is no time limit
@@ -77,6 +78,13 @@ def messages(part: Part, limits: Limits) -> Attempt:
     if is_pairwise(part.problem):
         return Attempt(TRWS(tol=1e-7, patience=10), "for a bound, and labels that follow it", PASSES)
     return Attempt(SRMP(tol=1e-7, patience=10), "for a bound, with tables on more than two variables", PASSES)
+
+
+def beliefs(part: Part, limits: Limits) -> Attempt | None:
+    """Max-product often finds better labels than the methods with a bound, where labels are many."""
+    if part.problem.shape[1] == 2 and is_pairwise(part.problem):
+        return None
+    return Attempt(MaxProduct(tol=1e-6), "for other labels than those that follow the bound", BELIEFS)
 
 
 def moves(part: Part, limits: Limits) -> Attempt | None:
@@ -136,6 +144,7 @@ RULES: dict[str, Rule] = {
     "quick elimination": quick_elimination,
     "cut": cut,
     "messages": messages,
+    "beliefs": beliefs,
     "moves": moves,
     "search": search,
     "polish": polish,
@@ -144,7 +153,7 @@ RULES: dict[str, Rule] = {
     "branch and bound": branch_and_bound,
 }
 #: exact where the structure allows it, then a bound and a good labelling, then proofs
-FIRST = ("cut", "quick elimination", "messages", "moves", "search", "polish", "fix")
+FIRST = ("cut", "quick elimination", "messages", "beliefs", "moves", "search", "polish", "fix")
 PROOFS = ("long elimination", "branch and bound", "integer program")
 #: once labels have been ruled out
 AGAIN = ("quick elimination", "messages", "fix")

@@ -74,9 +74,12 @@ class Elimination(Solver[EliminationState]):
         needed = memory_needed(order, problem.shape[1])
         if order.complete and needed <= self.memory:
             return None
-        least = "" if order.complete else "at least "
+        if not order.complete:
+            return (
+                f"every elimination order found has width {order.width} or more, too wide for {_readable(self.memory)}"
+            )
         return (
-            f"the best elimination order found has width {least}{order.width} and needs {least}{_readable(needed)}, "
+            f"the best elimination order found has width {order.width} and needs {_readable(needed)}, "
             f"memory allows {_readable(self.memory)}"
         )
 

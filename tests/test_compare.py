@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
+import mrfq
 from mrfq.cli import main
 from mrfq.compare import conform, records, runner, work
 from mrfq.compare.export import RUN_COLUMNS, TRACE_COLUMNS
@@ -130,7 +131,7 @@ def test_what_does_not_fit_is_skipped_with_its_reason(smoke: Path) -> None:
 def test_budgets_are_in_oracle_calls_and_the_exact_reference_has_none(smoke: Path) -> None:
     for row in rows(smoke / "runs.csv"):
         if row["solver"] == EXACT:
-            assert int(row["oracle_calls"]) == 2**9 + 1
+            assert int(row["oracle_calls"]) == 2  # elimination, and the energy of what it finds
         elif row["status"] != "skipped":
             assert int(row["oracle_calls"]) <= 30
 
@@ -290,7 +291,7 @@ def test_filters_choose_a_part_of_the_suite(tmp_path: Path) -> None:
 
 
 def test_packaged_suites_load() -> None:
-    assert packaged() == ["default", "smoke"]
+    assert packaged() == ["classical", "default", "smoke"]
     suite = load_suite("default")
     assert len(suite.seeds) >= 3
     assert len(suite.solvers) >= 20
@@ -301,7 +302,7 @@ def test_packaged_suites_load() -> None:
 
 
 def test_every_generator_is_a_kind() -> None:
-    assert kinds().keys() == GENERATORS.keys() | {"digits", "digits-tiny"}
+    assert kinds().keys() == GENERATORS.keys() | {"digits", "digits-tiny", "file"}
 
 
 def test_grids_and_overrides(tmp_path: Path) -> None:
@@ -388,7 +389,11 @@ TYPOS = {
     ),
     "budget value": ("budget = 20", "budget = 0", "budget must be at least 1"),
     "no budget": ("budget = 20", "", "the key 'budget' (oracle calls) is required"),
-    "exact": ("height = 3", "height = 30\nexact = true", "exact = true is not possible: it has about 10^27 labellings"),
+    "exact": (
+        "height = 3\nwidth = 3",
+        "height = 50\nwidth = 50\nexact = true",
+        "exact = true is not possible: every elimination order found has width",
+    ),
     "exact type": ("height = 3", "height = 3\nexact = 1", "exact must be true or false, got 1"),
     "levels": (
         'kind = "spin-glass"\nheight = 3\nwidth = 3',
@@ -580,3 +585,35 @@ def test_unknown_names_name_the_entry() -> None:
         load_suite("smoke").select(problems=["x"])
     assert records.SKIPPED != records.FAILED
     assert os.cpu_count()
+
+
+# ---- models from files, and the classical suite ---------------------------------------------------------
+
+
+def test_a_model_from_a_file_is_a_problem_like_any_other(tmp_path: Path) -> None:
+    model, evidence = tmp_path / "model.uai.gz", tmp_path / "model.evid"
+    mrfq.write(mrfq.generators.chain(n=6, labels=3, seed=4), model)
+    evidence.write_text("1 2 0")
+    problem = f'kind = "file"\npath = "{model}"\nevidence = "{evidence}"\nbudget = 20\nexact = true'
+    suite = tmp_path / "suite.toml"
+    suite.write_text(f'seeds = 2\n[[problems]]\n{problem}\n[[solvers]]\nsolver = "trws"\n')
+    assert run("compare", suite, "--out", tmp_path / "out", "--jobs", 1) == 0
+    observed = mrfq.solve(mrfq.read(model, evidence=evidence), "exhaustive").energy
+    found = [float(row["energy"]) for row in rows(tmp_path / "out" / "runs.csv")]
+    assert found == pytest.approx([observed] * 4, abs=1e-9)
+
+
+def test_a_model_that_cannot_be_read_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.uai").write_text("MARKOV 1 x")
+    suite = tmp_path / "suite.toml"
+    problem = f'kind = "file"\npath = "{tmp_path / "model.uai"}"\nbudget = 20'
+    suite.write_text(f'seeds = 1\n[[problems]]\n{problem}\n[[solvers]]\nsolver = "trws"\n')
+    assert run("compare", suite, "--out", tmp_path / "out") == 2
+    assert "model.uai:1: found 'x'" in capsys.readouterr().err
+
+
+def test_the_classical_suite_is_sound() -> None:
+    suite = load_suite("classical")
+    assert {"auto", "trws", "graph-cut", "tabu"} <= {solver.name for solver in suite.solvers}
+    exact = [cell for cell in suite.cells() if cell.solver == "exact"]
+    assert {cell.plain["solver"] for cell in exact} == {"elimination"}

@@ -324,7 +324,13 @@ WRONG = [
     ("a", "17 4", 1, "'17'", "MARKOV, BAYES or {"),
     ("a.uai.gz", "MARKOV", 1, "broken gzip data", "a file compressed by gzip"),
     ("a.uai.xz", "MARKOV\n1\n2\n0\n\n\n", 1, "broken xz data", "a file compressed by xz"),
-    ("a.uai.gz", gzip.compress(b"MARKOV 1 2 0", mtime=0)[:-9], 1, "gzip data that end too early", "a complete gzip file"),
+    (
+        "a.uai.gz",
+        gzip.compress(b"MARKOV 1 2 0", mtime=0)[:-9],
+        1,
+        "gzip data that end too early",
+        "a complete gzip file",
+    ),
 ]
 
 

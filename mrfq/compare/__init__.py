@@ -15,7 +15,7 @@ A suite is a TOML file::
     height = 4                        # its parameters; `seed` fixes the instance, otherwise the run's seed does
     width = 5
     budget = 300
-    exact = true                      # enumerate all labellings, so that gaps are to the true optimum
+    exact = true                      # find the optimum first, so that gaps are to it
 
     [[solvers]]
     solver = "icm"                    # a registered name

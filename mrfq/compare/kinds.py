@@ -21,6 +21,7 @@ from torch import Tensor
 from mrfq.compare.conform import check_value, hints
 from mrfq.errors import MrfqError, SuiteError, UnknownNameError
 from mrfq.generators import GENERATORS
+from mrfq.io.formats import read
 from mrfq.plain import to_plain
 from mrfq.problem import Problem
 
@@ -114,9 +115,25 @@ def kinds() -> dict[str, Kind]:
             name: Kind("mrf", cast(Callable[..., Any], make), SIZES.get(name, _grid))
             for name, make in GENERATORS.items()
         },
+        "file": Kind("mrf", model_file, lambda parameters: 0),
         "digits": Kind("network", "mrfq.nn.digits:digits_task", _perceptron, {"epochs": 1}),
         "digits-tiny": Kind("network", "mrfq.nn.digits:digits_tiny_task", lambda parameters: 0, {"epochs": 1}),
     }
+
+
+def model_file(path: str, evidence: str = "", seed: int = 0) -> Problem:
+    """Return the model in a file, the same for every seed; paths are as seen from where the command runs.
+
+    Parameters
+    ----------
+    path : str
+        In one of the formats of `mrfq.read`.
+    evidence : str
+        A file of observed variables.
+    seed : int
+        Of the solvers only.
+    """
+    return read(path, evidence=evidence or None)
 
 
 def _grid(parameters: Mapping[str, Any]) -> int:

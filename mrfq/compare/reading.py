@@ -14,7 +14,7 @@ from typing import Any
 from mrfq import plain, registry
 from mrfq.compare.conform import check_fields, check_value
 from mrfq.compare.kinds import FAMILIES, Instance, kinds, try_out
-from mrfq.compare.suite import EXACT, ProblemSpec, SolverSpec, Suite
+from mrfq.compare.suite import EXACT, REFERENCES, ProblemSpec, SolverSpec, Suite
 from mrfq.errors import MrfqError, SuiteError, UnknownNameError
 from mrfq.generators import chain
 from mrfq.problem import mismatch
@@ -162,7 +162,7 @@ def _problem(entry: Mapping[str, Any], defaults: Mapping[str, Any], where: str) 
 
 def _try_problem(problem: ProblemSpec, seed: int, where: str) -> Instance:
     made = try_out(where, problem.kind, problem.parameters, seed)
-    reason = mismatch(made.problem, registry.make("exhaustive")) if problem.exact else None
+    reason = mismatch(made.problem, registry.make(REFERENCES[problem.family])) if problem.exact else None
     if reason:
         raise SuiteError(f"{where}: exact = true is not possible: {reason}")
     return made

@@ -13,8 +13,9 @@ import mrfq
 from mrfq.compare.kinds import kinds
 from mrfq.errors import UnknownNameError
 
-#: the label of the exhaustive run that gives the exact optimum of a problem with `exact = true`
+#: the label of the run that gives the exact optimum of a problem with `exact = true`, and the solver of it
 EXACT = "exact"
+REFERENCES = {"mrf": "elimination", "network": "exhaustive"}
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,11 @@ class Suite:
 
     def cells(self) -> Iterator[Cell]:
         """Return all runs; the exact references first, because they take longest."""
-        exhaustive = {"solver": "exhaustive", **_defaults("exhaustive")}
         for problem in self.problems:
             if problem.exact:
-                yield from (Cell(problem, EXACT, exhaustive, seed, None) for seed in self.seeds)
+                name = REFERENCES[problem.family]
+                reference = {"solver": name, **_defaults(name)}
+                yield from (Cell(problem, EXACT, reference, seed, None) for seed in self.seeds)
         for problem in self.problems:
             for seed in self.seeds:
                 for solver in self.solvers:

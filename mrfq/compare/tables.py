@@ -122,7 +122,7 @@ def _references(results: Results, problem: ProblemSpec, shown: list[Column]) -> 
         rows.append(Row("float network (not quantized)", cells, "reference"))
     if results.ran(problem.name, EXACT):
         cells = [_cell(results.summary(problem.name, EXACT, c.name), c) for c in shown]
-        rows.append(Row("exact optimum (enumeration)", cells, "reference"))
+        rows.append(Row("exact optimum", cells, "reference"))
     return rows
 
 
