@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mrfq.problem import Problem, SupportsGraph
+from mrfq.problems.dominance import dominated
 from mrfq.problems.factor_graph import FactorGraph
-from mrfq.problems.reduction import Reduction, clamp, components, dominated, propagate, reduce, split
+from mrfq.problems.reduction import Reduction, clamp, components, propagate, reduce, split
 from mrfq.solution import meets
 from mrfq.solvers.factor_messages import Factored
 from mrfq.solvers.graph_cut import GraphCut

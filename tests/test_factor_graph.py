@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import mrfq
 from mrfq import Capability, FactorGraph, InvalidProblemError, PairwiseMRF, capabilities, generators
-from mrfq.problems.reduction import clamp, components, dominated, merge, reduce, split
+from mrfq.problems.dominance import dominated
+from mrfq.problems.reduction import clamp, components, merge, reduce, split
 from mrfq.testing import exact_energy
 
 INF = math.inf

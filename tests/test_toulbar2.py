@@ -17,7 +17,8 @@ from mrfq import Status, testing
 from mrfq.errors import CapabilityError, InvalidParameterError
 from mrfq.problems.factor_graph import FactorGraph
 from mrfq.solvers import toulbar2
-from mrfq.solvers.toulbar2 import Toulbar2, WholeNumbers
+from mrfq.solvers.toulbar2 import Toulbar2
+from mrfq.solvers.whole_numbers import WholeNumbers
 
 pytest.importorskip("pytoulbar2", reason='needs pytoulbar2: pip install "mrfq[peers]"')
 
