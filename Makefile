@@ -19,8 +19,9 @@ check: $(READY)  ## linter, types, documentation; warnings are errors
 docs: $(READY)  ## the documentation, with its examples executed, in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 
-bench: $(READY)  ## speed ratios, measured side by side in one run
+bench: $(READY)  ## speed ratios, and the classical solvers beside their peers, measured side by side in one run
 	$(BIN)/python tests/bench/speed.py
+	$(BIN)/python tests/bench/classical.py --out bench/classical.json
 
 fuzz: $(READY)  ## 20,000 mutated files through every reader
 	$(BIN)/python tests/bench/fuzz.py --count 20000

@@ -31,6 +31,8 @@ ORDERED = 5000
 PASSES, BELIEFS, SWEEPS, GROWTH = 300, 50, 2000, 4
 #: a model is dense when its variables have more neighbours than this on average
 DENSE = 16
+#: fraction of the time left that a search for a proof may take; where the gap is large, better labels are likelier
+SHARE = 0.4
 #: variables of a model that toulbar2 searches when there is no time limit
 SEARCHED = 500
 #: columns of an integer program that is tried as a proof; a tenth without a time limit
@@ -120,7 +122,7 @@ def integer_program(part: Part, limits: Limits) -> Attempt | None:
     if limits.seconds is None:
         solver = IntegerProgram(columns=SMALL // 10, nodes=1000)
     else:
-        solver = IntegerProgram(columns=SMALL, seconds=0.5 * limits.seconds)
+        solver = IntegerProgram(columns=SMALL, seconds=SHARE * limits.seconds)
     if solver.accepts(part.problem):
         return None
     return Attempt(solver, "for a proof, as the model is small", 1)
@@ -129,7 +131,7 @@ def integer_program(part: Part, limits: Limits) -> Attempt | None:
 def branch_and_bound(part: Part, limits: Limits) -> Attempt | None:
     """toulbar2, where it is installed, searches for a proof; with a time limit, as long as that allows."""
     if limits.seconds is not None:
-        solver, steps = Toulbar2(seconds=max(0.9 * limits.seconds, 1e-3)), 1
+        solver, steps = Toulbar2(seconds=max(SHARE * limits.seconds, 1e-3)), 1
     elif part.problem.shape[0] <= SEARCHED:
         solver, steps = Toulbar2(backtracks=2000), 3
     else:  # its first propagation alone may take minutes

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
-import signal
-import sys
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -21,6 +15,7 @@ from mrfq.oracle import Oracle
 from mrfq.problem import Capability, Problem, SupportsFactors
 from mrfq.solution import Status
 from mrfq.solver import Solver, State, positive
+from mrfq.solvers.foreign_search import Signals, quiet
 from mrfq.solvers.whole_numbers import WholeNumbers
 
 #: each search may backtrack this many times as often as the one before it
@@ -29,8 +24,6 @@ GROWTH = 4
 UNLIMITED = 2**62
 #: searches share the process's streams and signals
 _one_at_a_time = threading.Lock()
-#: the signals toulbar2's timer and its interruption take over
-SIGNALS = ("SIGINT", "SIGTERM", "SIGALRM", "SIGVTALRM")
 
 
 @dataclass
@@ -53,8 +46,8 @@ class Toulbar2(Solver[SearchState]):
     backtracks : int
         Of the first search.
     seconds : float, optional
-        CPU time of one search without any other limit, in place of those by backtracks; in whole seconds, at least
-        one. Runs are then no longer the same from bit to bit.
+        Of one search without any other limit, in place of those by backtracks. Runs are then no longer the same from
+        bit to bit.
 
     Notes
     -----
@@ -121,77 +114,39 @@ class Found(NamedTuple):
     labels: list[int] | None
     lower: int
     finished: bool
-    #: it ended before any limit was reached: by Ctrl-C, which toulbar2 takes for itself
-    interrupted: bool = False
 
 
 def search(model: WholeNumbers, upper: int, seed: int, backtracks: int, seconds: float | None) -> Found:
-    """Search for a labelling that costs less than `upper`, with limits on backtracks and CPU seconds (whole ones)."""
-    found = _search(model, upper, seed, backtracks, 0 if seconds is None else max(int(seconds), 1))
-    if found.interrupted and threading.current_thread() is threading.main_thread():
-        signal.raise_signal(signal.SIGINT)
-    return found
-
-
-def _search(model: WholeNumbers, upper: int, seed: int, backtracks: int, seconds: int) -> Found:
-    from pytoulbar2 import CFN, tb2
-
-    with _one_at_a_time, _quiet(), _signals_kept():
-        tb2.init()  # its global state is per thread, and set up for the importing one only
-        network = CFN(float(upper), resolution=0, seed=seed, verbose=-1)
-        # toulbar2's options are global and adapt during a search: left alone, a second run differs from the first.
-        network.Option.hbfs = 1
-        network.Option.limited = False
-        network.Option.backtrackLimit = backtracks
-        for i, count in enumerate(model.cardinalities):
-            network.AddVariable(f"x{i}", range(count))
-        for scope, table in model.factors:
-            if scope:
-                network.AddFunction(list(scope), table.ravel().tolist())
-        began = time.process_time()
+    """Search for a labelling that costs less than `upper`, with limits on backtracks and seconds."""
+    with _one_at_a_time, quiet(), Signals() as signals:
+        network = _network(model, upper, seed, backtracks)
+        signals.limit(network.CFN.timer, seconds)
         try:
-            result = network.Solve(timeLimit=seconds)
+            result = network.Solve()
+            limited, lower = bool(network.Option.limited), int(network.GetDDualBound())
         except network.SolverOut:
-            return Found(None, 0, finished=False)
+            result, limited, lower = None, True, 0
         finally:
             network.CFN.timerStop()
-        finished = not network.Option.limited
-        in_time = not seconds or time.process_time() - began < seconds - 0.5
-        interrupted = not finished and in_time and network.GetNbBacktracks() < backtracks
-        # Without a limit in its way it has shown that nothing is cheaper than what it found, or than `upper`.
-        lower = int(network.GetDDualBound()) if not finished else int(result[1]) if result else upper
-    return Found(None if result is None else [int(a) for a in result[0]], min(lower, upper), finished, interrupted)
+        signals.interrupted = limited and not signals.expired and network.GetNbBacktracks() < backtracks
+    if not limited:  # it has shown that nothing is cheaper than what it found, or than `upper`
+        lower = int(result[1]) if result else upper
+    return Found(None if result is None else [int(a) for a in result[0]], min(lower, upper), not limited)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Send what C++ prints to nowhere."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [(stream, os.dup(stream)) for stream in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for stream, _ in kept:
-            os.dup2(nowhere, stream)
-        yield
-    finally:
-        for stream, copy in kept:
-            os.dup2(copy, stream)
-            os.close(copy)
-        os.close(nowhere)
+def _network(model: WholeNumbers, upper: int, seed: int, backtracks: int) -> Any:
+    """Return the model as toulbar2's own."""
+    from pytoulbar2 import CFN, tb2
 
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Give signal handlers back to Python."""
-    handlers: dict[int, Any] = {}
-    for name in SIGNALS:
-        number = getattr(signal, name, None)
-        if number is not None:
-            handlers[number] = signal.getsignal(number)
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            with suppress(TypeError, ValueError):  # not set from Python, or not in the main thread
-                signal.signal(number, handler)
+    tb2.init()  # its global state is per thread, and set up for the importing one only
+    network = CFN(float(upper), resolution=0, seed=seed, verbose=-1)
+    # toulbar2's options are global and adapt during a search: left alone, a second run differs from the first.
+    network.Option.hbfs = 1
+    network.Option.limited = False
+    network.Option.backtrackLimit = backtracks
+    for i, count in enumerate(model.cardinalities):
+        network.AddVariable(f"x{i}", range(count))
+    for scope, table in model.factors:
+        if scope:
+            network.AddFunction(list(scope), table.ravel().tolist())
+    return network
