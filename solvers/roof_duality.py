@@ -151,8 +151,8 @@ class QPBO(Solver[RoofState]):
     """Roof duality, then improvement of what it leaves undecided.
 
     The first step gives the bound and takes the persistent labels; the undecided variables keep the start's. Each
-    further step fixes undecided variables at their present labels, in random order, 1, 2, 4, ... of them, until
-    roof duality decides all others, and takes what is persistent along the way: QPBO-I of the paper.
+    further step fixes undecided variables at their present labels, in random order, 1, 2, 4, ... of them until only
+    1 is free, or roof duality decides all that are, and takes what is persistent along the way: QPBO-I of the paper.
 
     Parameters
     ----------
@@ -217,12 +217,24 @@ class QPBO(Solver[RoofState]):
         """Return the labelling after one pass over the undecided variables in random order."""
         low, high = two_labels(oracle.problem)
         order = undecided[torch.randperm(len(undecided), generator=oracle.generator)].numpy()
-        fixed, left = 1, True
-        while left and fixed < len(order):
+        for fixed in _numbers_fixed(len(order)):
             free = order[fixed:]
             first, second = labels.copy(), labels.copy()
             first[free], second[free] = low[free], high[free]
             labels, left = fuse(costs, labels, first, second, self.backend)
             oracle.calls += 2
-            fixed *= 2
+            if not left:
+                break
         return labels
+
+
+def _numbers_fixed(n: int) -> list[int]:
+    """Return 1, 2, 4, ... up to half of n, then n less ... 4, 2, 1: dense models are decided only near the end.
+
+    Examples
+    --------
+    >>> _numbers_fixed(20)
+    [1, 2, 4, 8, 12, 16, 18, 19]
+    """
+    powers = [2**k for k in range(n.bit_length()) if 2**k < n]
+    return sorted({p for p in powers if 2 * p <= n} | {n - p for p in powers if 2 * p <= n})
