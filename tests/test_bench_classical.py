@@ -1,5 +1,6 @@
 """The harness that measures solvers and peers: its arithmetic, and what it says where something is missing."""
 
+import importlib.metadata
 import json
 import math
 import subprocess
@@ -125,7 +126,10 @@ def test_a_peer_says_why_it_does_not_take_a_model(name, problem):
 
 
 def test_a_missing_peer_is_a_row_that_says_so(monkeypatch):
-    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    def missing(package):
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(peers.importlib.metadata, "version", missing)
     for peer in peers.PEERS:
         (only,) = classical_measure.measure(TINY, peer)
         assert only.note == f"{peer.package} is not installed"

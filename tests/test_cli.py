@@ -99,6 +99,8 @@ def test_every_solver_can_be_described(name: str, capsys: pytest.CaptureFixture[
 def test_the_examples_run() -> None:
     problem = mrfq.generators.ferromagnet(2, 2)
     for name, kind in registry.all_solvers().items():
+        if "an optional package" in needs(kind):
+            continue
         line = example(name, kind).replace("1000", "2")
         solution = eval(line, {"mrfq": mrfq, "problem": problem})
         assert len(solution.labels) == 4

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import math
 import time
 from collections.abc import Callable
@@ -140,10 +139,12 @@ class Peer:
 
     def version(self) -> str | None:
         """Return the version that is installed, or None."""
-        if importlib.util.find_spec(self.module.split(".")[0]) is None:
+        try:
+            version = importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
             return None
         importlib.import_module(self.module)
-        return importlib.metadata.version(self.package)
+        return version
 
 
 ANNEALING_SETTINGS = (
