@@ -205,8 +205,18 @@ def mismatch(problem: Problem, solver: Solver[Any]) -> str | None:
     missing = solver.required() - capabilities(problem)
     if missing:
         what = " and ".join(f"{'an' if c[0] in 'aeiou' else 'a'} {c}" for c in sorted(missing))
-        return f"{type(problem).__name__} does not offer {what}"
+        return f"{type(problem).__name__} does not offer {what}{_detail(problem, missing)}"
     return solver.accepts(problem)
+
+
+def _detail(problem: Problem, missing: frozenset[Capability]) -> str:
+    """Return what there is to say about a factor graph that was given to a solver of pairwise graphs."""
+    arity = getattr(problem, "arity", None)
+    if arity is None or Capability.GRAPH not in missing:
+        return ""
+    return (
+        f", it has a table on {arity} variables" if arity > 2 else "; its method pairwise() gives a problem that does"
+    )
 
 
 def check_match(problem: Problem, solver: Solver[Any], fitting: Sequence[str] = ()) -> None:

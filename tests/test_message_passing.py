@@ -236,5 +236,7 @@ def test_bad_parameters_are_named(make, message):
 
 
 def test_a_pairwise_solver_says_why_it_does_not_take_factors():
-    with pytest.raises(mrfq.CapabilityError, match="FactorGraph does not offer an explicit pairwise graph"):
+    with pytest.raises(mrfq.CapabilityError, match="explicit pairwise graph, it has a table on 3 variables"):
         mrfq.solve(FactorGraph([2, 2, 2], [((0, 1, 2), np.zeros((2, 2, 2)))]), TRWS())
+    with pytest.raises(mrfq.CapabilityError, match=r"explicit pairwise graph; its method pairwise\(\) gives"):
+        mrfq.solve(FactorGraph([2, 2], [((0, 1), np.zeros((2, 2)))]), TRWS())
