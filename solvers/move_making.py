@@ -59,7 +59,14 @@ class MoveMaking(Solver[MoveState[M]], Generic[M]):
         """Return the two labellings between which a move chooses; `labels` has one of the two everywhere."""
 
     def init(self, oracle: Oracle, start: Tensor) -> MoveState[M]:
-        return MoveState(labels=oracle.problem.label_set.round(start))
+        """Begin at the start or, if that costs less, with the same label everywhere."""
+        labels = oracle.problem.label_set.round(start)
+        energies = constant_energies(graph_costs(cast(SupportsGraph, oracle.problem)))
+        oracle.calls += 1
+        lowest = int(energies.argmin())
+        if energies[lowest] < oracle.energy(labels):
+            labels = torch.full_like(labels, lowest)
+        return MoveState(labels=labels)
 
     def step(self, oracle: Oracle, state: MoveState[M]) -> MoveState[M]:
         costs = graph_costs(cast(SupportsGraph, oracle.problem))
@@ -86,6 +93,15 @@ class MoveMaking(Solver[MoveState[M]], Generic[M]):
             order = torch.randperm(len(moves), generator=oracle.generator)
             return [moves[number] for number in order.tolist()]
         return moves
+
+
+def constant_energies(costs: GraphCosts) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the energies (L,) of the labellings that have one label everywhere; +inf if one is forbidden."""
+    diagonals = np.diagonal(costs.tables, axis1=1, axis2=2)
+    pairs = costs.weights.sum() * diagonals[0] if len(diagonals) == 1 else costs.weights @ diagonals
+    energies = costs.unary.sum(0) + pairs
+    energies[(costs.unary >= costs.hard).any(0)] = np.inf
+    return cast(np.ndarray[Any, np.dtype[np.float64]], energies)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from mrfq.solvers import max_flow
 from mrfq.solvers.cut_kernels import Choice, choose
 from mrfq.solvers.graph_cut import GraphCut, graph_costs
 from mrfq.solvers.max_flow import minimum_cut
-from mrfq.solvers.move_making import AlphaBetaSwap, AlphaExpansion
+from mrfq.solvers.move_making import AlphaBetaSwap, AlphaExpansion, constant_energies
 
 BACKENDS = ["scipy", pytest.param("pymaxflow", marks=pytest.mark.skipif(
     importlib.util.find_spec("maxflow") is None, reason="PyMaxflow is not installed"))]  # fmt: skip
@@ -265,3 +266,30 @@ def test_hard_constraints_stay_met():
 def test_the_order_must_be_known():
     with pytest.raises(InvalidParameterError, match="AlphaBetaSwap: order must be 'fixed' or 'random'"):
         AlphaBetaSwap(order="colour")
+
+
+# ---- where moves begin ---------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**6))
+def test_constant_energies_are_those_of_constant_labellings(seed):
+    problem = mrfq.generators.potts_graph(6, 4, degree=3, seed=seed)
+    expected = [problem.energy(torch.full((6,), a)) for a in range(4)]
+    np.testing.assert_allclose(constant_energies(graph_costs(problem)), expected, atol=1e-12)
+
+
+def test_moves_begin_with_one_label_everywhere_if_that_costs_less():
+    grid = mrfq.generators.potts_grid(6, 6, 4, weight=2.0, seed=0)
+    for solver in (AlphaExpansion(), AlphaBetaSwap()):
+        first = mrfq.solve(grid, solver, max_iters=0)
+        assert len(set(first.labels.tolist())) == 1
+        assert first.energy < mrfq.solve(grid, "rounding").energy
+    denoising = mrfq.generators.denoising(6, 6, 3, noise=0.1, seed=0)
+    assert mrfq.solve(denoising, AlphaBetaSwap(), max_iters=0).energy == mrfq.solve(denoising, "rounding").energy
+
+
+def test_a_forbidden_label_is_nowhere_to_begin():
+    unary = np.array([[math.inf, 1.0, 9.0], [0.0, 1.0, 9.0]])
+    problem = mrfq.PairwiseMRF(unary, [[0, 1]], 5.0 * (1 - np.eye(3)))
+    energies = constant_energies(graph_costs(problem))
+    assert energies.tolist() == [math.inf, 2.0, 18.0]
