@@ -59,13 +59,15 @@ class MoveMaking(Solver[MoveState[M]], Generic[M]):
         """Return the two labellings between which a move chooses; `labels` has one of the two everywhere."""
 
     def init(self, oracle: Oracle, start: Tensor) -> MoveState[M]:
-        """Begin at the start or, if that costs less, with the same label everywhere."""
+        """Begin at the start or, if neighbours attract each other and it costs less, with one label everywhere."""
         labels = oracle.problem.label_set.round(start)
-        energies = constant_energies(graph_costs(cast(SupportsGraph, oracle.problem)))
-        oracle.calls += 1
-        lowest = int(energies.argmin())
-        if energies[lowest] < oracle.energy(labels):
-            labels = torch.full_like(labels, lowest)
+        costs = graph_costs(cast(SupportsGraph, oracle.problem))
+        if attractive(costs):
+            energies = constant_energies(costs)
+            oracle.calls += 1
+            lowest = int(energies.argmin())
+            if energies[lowest] < oracle.energy(labels):
+                labels = torch.full_like(labels, lowest)
         return MoveState(labels=labels)
 
     def step(self, oracle: Oracle, state: MoveState[M]) -> MoveState[M]:
@@ -95,6 +97,12 @@ class MoveMaking(Solver[MoveState[M]], Generic[M]):
         return moves
 
 
+def attractive(costs: GraphCosts) -> bool:
+    """Return whether no edge can cost less than with some equal labels at its ends."""
+    diagonals = np.diagonal(costs.tables, axis1=1, axis2=2)
+    return bool((costs.weights >= 0).all() and (diagonals.min(1) <= costs.tables.min((1, 2))).all())
+
+
 def constant_energies(costs: GraphCosts) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return the energies (L,) of the labellings that have one label everywhere; +inf if one is forbidden."""
     diagonals = np.diagonal(costs.tables, axis1=1, axis2=2)
@@ -117,6 +125,7 @@ class AlphaExpansion(MoveMaking[int]):
 
     Notes
     -----
+    The run begins at the start or, where neighbours attract each other and that costs less, with one label everywhere.
     One step is one cycle. For metric pairwise costs every move is submodular, the move found is the best one, and the
     energy at the end is at most `2 max theta(a, b) / min theta(a, b)` (over a != b, largest over edges) times the
     minimum, if unary costs are not negative: 2 for Potts models. Of a move that is not submodular the persistent
@@ -152,6 +161,7 @@ class AlphaBetaSwap(MoveMaking[tuple[int, int]]):
 
     Notes
     -----
+    The run begins at the start or, where neighbours attract each other and that costs less, with one label everywhere.
     One step is one cycle. For semi-metric pairwise costs every move is submodular and the best one is found; of any
     other the persistent part by roof duality is taken. The energy never rises.
     """

@@ -284,6 +284,11 @@ def test_moves_begin_with_one_label_everywhere_if_that_costs_less():
         first = mrfq.solve(grid, solver, max_iters=0)
         assert len(set(first.labels.tolist())) == 1
         assert first.energy < mrfq.solve(grid, "rounding").energy
+    # Where neighbours repel each other one label everywhere is a trap, however little it costs.
+    tables = mrfq.generators.chain(6, 3, seed=0)
+    for problem in (tables, mrfq.generators.potts_graph(8, 3, seed=0), mrfq.generators.dense_ising(8, seed=0)):
+        given = mrfq.solve(problem, AlphaBetaSwap(), max_iters=0)
+        assert given.energy == mrfq.solve(problem, "rounding").energy
     denoising = mrfq.generators.denoising(6, 6, 3, noise=0.1, seed=0)
     assert mrfq.solve(denoising, AlphaBetaSwap(), max_iters=0).energy == mrfq.solve(denoising, "rounding").energy
 
