@@ -13,6 +13,9 @@ from torch import Tensor
 
 from mrfq.problem import Problem, Rule, SupportsBatch, SupportsCurvature, SupportsSweep, SweepReport
 
+#: more steps, calls or backtracks than any run makes
+UNLIMITED = 2**62
+
 
 class Oracle:
     """Counted access to a problem.

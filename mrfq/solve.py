@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mrfq.errors import InvalidParameterError, InvalidProblemError
 from mrfq.incumbent import Incumbent
-from mrfq.oracle import Oracle
+from mrfq.oracle import UNLIMITED, Oracle
 from mrfq.problem import Problem, check_match, mismatch
 from mrfq.registry import fitting, make
 from mrfq.solution import Solution, Status, Trace, meets
@@ -24,8 +24,6 @@ from mrfq.start import Init, starting_point
 Callback = Callable[[dict[str, float]], bool | None]
 #: a problem with an expensive energy is evaluated about this often in a run
 COSTLY_EVALUATIONS = 50
-#: more steps than any run makes
-UNLIMITED = 2**62
 
 
 @dataclass

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from mrfq.oracle import Oracle
 from mrfq.problem import Capability
-from mrfq.problems.factor_graph import FactorGraph
-from mrfq.solution import Status
+from mrfq.solution import Status, meets
 from mrfq.solver import Solver, State, positive
 from mrfq.solvers.auto_plan import AGAIN, FIRST, MORE, PROOFS, RULES, Attempt, Limits
 from mrfq.solvers.factor_messages import Factored
@@ -35,7 +34,6 @@ class Run:
     """An inner solver at work on a part."""
 
     part: int
-    rule: str
     attempt: Attempt
     oracle: Oracle
     state: State
@@ -51,7 +49,6 @@ class AutoState(State):
     tasks: deque[tuple[int, str]] = field(default_factory=deque)
     run: Run | None = None
     round: int = 0
-    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,11 +153,11 @@ class Auto(Solver[AutoState]):
         attempt = RULES[rule](part, Limits(self.memory, seconds, state.round))
         if attempt is None:
             return 0
-        state.run = self._enter(oracle, number, rule, attempt, part)
-        return size(FactorGraph.of(part.problem)) if part.problem.shape[0] < 1000 else WORK
+        state.run = self._enter(oracle, number, attempt, part)
+        return size(part.problem) if part.problem.shape[0] < 1000 else WORK
 
     @staticmethod
-    def _enter(oracle: Oracle, number: int, rule: str, attempt: Attempt, part: Part) -> Run:
+    def _enter(oracle: Oracle, number: int, attempt: Attempt, part: Part) -> Run:
         """Begin an inner run from the best labelling of a part."""
         seed = int(torch.randint(2**31, (), generator=oracle.generator))
         inner = Oracle(part.problem, seed)
@@ -169,7 +166,7 @@ class Auto(Solver[AutoState]):
         start = part.problem.label_set.one_hot(part.start(), part.problem.dtype)
         state = attempt.solver.init(inner, start)
         oracle.calls += inner.calls
-        return Run(number, rule, attempt, inner, state, before=part.energy)
+        return Run(number, attempt, inner, state, before=part.energy)
 
     def _inner_step(self, oracle: Oracle, state: AutoState, run: Run) -> int:
         assert state.presolved is not None
@@ -202,7 +199,7 @@ class Auto(Solver[AutoState]):
 
     def _fix(self, state: AutoState, number: int, part: Part) -> int:
         """Rule labels out by their reduced costs, and plan again for the part if that has helped."""
-        entries = size(FactorGraph.of(part.problem))
+        entries = size(part.problem)
         if entries > ENTRIES or math.isinf(part.energy):
             return 0
         allowed = allowed_labels(part.problem, part.energy)
@@ -234,8 +231,7 @@ class Auto(Solver[AutoState]):
         if all(part.proved for part in presolved.parts):
             # Sums of parts differ from the energy in the last bits; the bound is then of the energy's kind.
             energy = oracle.energy(state.labels)
-            scale = max(1.0, abs(energy)) if math.isfinite(energy) else 1.0
-            bound = energy if energy == bound or abs(energy - bound) <= 1e-9 * scale else bound
+            bound = energy if meets(energy, bound) else bound
             state.status = Status.CONVERGED
         state.bound = bound if bound > -math.inf else None
 

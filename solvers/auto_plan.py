@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from mrfq.oracle import UNLIMITED
 from mrfq.problem import SupportsGraph
 from mrfq.solver import Solver
 from mrfq.solvers.annealing import ParallelAnnealing
@@ -106,8 +107,8 @@ def search(part: Part, limits: Limits) -> Attempt:
     if not is_pairwise(part.problem):
         return Attempt(SimulatedAnnealing(), "as the bound is not met", sweeps)
     if _degree(part) > DENSE and part.problem.shape[0] <= 5000:
-        return Attempt(TabuSearch(), "as the bound is not met and the graph is dense", 2**62, sweeps)
-    return Attempt(ParallelAnnealing(), "as the bound is not met", 2**62, sweeps)
+        return Attempt(TabuSearch(), "as the bound is not met and the graph is dense", UNLIMITED, sweeps)
+    return Attempt(ParallelAnnealing(), "as the bound is not met", UNLIMITED, sweeps)
 
 
 def polish(part: Part, limits: Limits) -> Attempt | None:
@@ -173,7 +174,7 @@ def _elimination(part: Part, memory: int, most: int) -> Attempt | None:
     if order.total_size > most:
         return None
     why = "exact, as the graph is a tree" if order.width <= 1 else f"exact, as the graph has width {order.width}"
-    return Attempt(solver, why, 2**62)
+    return Attempt(solver, why, UNLIMITED)
 
 
 def _almost_a_tree(part: Part) -> bool:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import torch
 
 from mrfq.problem import Problem, SupportsGraph
+from mrfq.problems.compressed import is_potts
 
 #: tables that agree to this precision after scaling are one table
 SAME = 1e-14
@@ -60,8 +62,8 @@ def half_edges(problem: Problem) -> HalfEdges:
         number[order],
         np.tile(weight, 2)[order],
         stored,
-        potts=len(stored) == 1 and _is_potts(stored[0]),
-        opposite=_opposite(order),
+        potts=len(stored) == 1 and is_potts(torch.from_numpy(stored[0])),
+        opposite=opposite(order),
     )
 
 
@@ -133,15 +135,9 @@ def _stored(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.arange(2 * m, dtype=np.uint32), np.ones(m), both
 
 
-def _opposite(order: np.ndarray) -> np.ndarray:
+def opposite(order: np.ndarray) -> np.ndarray:
     """Return the place of every half-edge's other half, where `order` sorts first ends, then second ends."""
     place = np.empty(len(order), dtype=np.uint64)
     place[order] = np.arange(len(order), dtype=np.uint64)
     other: np.ndarray = np.roll(place, len(order) // 2)[order]
     return other
-
-
-def _is_potts(table: np.ndarray) -> bool:
-    diagonal = np.eye(len(table), dtype=bool)
-    same, other = table[diagonal], table[~diagonal]
-    return bool((same == same[0]).all() and (other == other[:1]).all())

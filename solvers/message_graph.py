@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mrfq.problems.compressed import Pairwise, compress
+from mrfq.solvers.half_edges import opposite
 
 #: how a message through a table is computed: in O(L) for the first two, in O(L^2) otherwise
 POTTS, TRUNCATED_LINEAR, GENERAL = 0, 1, 2
@@ -39,11 +40,7 @@ class MessageGraph(NamedTuple):
 def message_graph(problem: Pairwise) -> MessageGraph:
     """Return the prepared form of a model, in float64."""
     graph = compress(problem)
-    m = len(graph.neighbour) // 2
-    ends = problem.edges.cpu().T.flatten()
-    place = ends.argsort(stable=True).argsort(stable=True)
-    opposite = torch.empty_like(place)
-    opposite[place[:m]], opposite[place[m:]] = place[m:], place[:m]
+    order = problem.edges.cpu().T.flatten().argsort(stable=True)
     tables = graph.tables.to("cpu", torch.float64)
     kind, same, step, limit = _shapes(tables)
     # Unsigned indices spare the kernels a test for negative ones at every look-up.
@@ -51,7 +48,7 @@ def message_graph(problem: Pairwise) -> MessageGraph:
         unary=graph.unary.to("cpu", torch.float64).numpy(),
         start=graph.start.cpu().numpy().astype(np.uint64),
         neighbour=graph.neighbour.cpu().numpy().astype(np.uint32),
-        opposite=opposite.numpy().astype(np.uint64),
+        opposite=opposite(order.numpy()),
         weight=graph.weight.to("cpu", torch.float64).numpy(),
         table=graph.table.cpu().numpy().astype(np.uint32),
         tables=tables.numpy(),

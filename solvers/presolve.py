@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrfq.problem import Problem, SupportsGraph
+from mrfq.problem import Problem, SupportsFactors, SupportsGraph
 from mrfq.problems.dominance import dominated
 from mrfq.problems.factor_graph import FactorGraph
 from mrfq.problems.reduction import Reduction, clamp, components, propagate, reduce, split
@@ -171,9 +171,9 @@ def simplest(model: FactorGraph) -> Factored:
     return cast(Factored, model.pairwise()) if padded <= max(4 * size(model), ENTRIES) else model
 
 
-def size(model: FactorGraph) -> int:
+def size(model: SupportsFactors) -> int:
     """Return the number of table entries."""
-    return len(model.compressed.tables)
+    return sum(table.size for _, table in model.factors())
 
 
 def lowest(model: FactorGraph) -> float:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from mrfq.oracle import Oracle
+from mrfq.oracle import UNLIMITED, Oracle
 from mrfq.problem import Capability, Problem, SupportsFactors
 from mrfq.solution import Status
 from mrfq.solver import Solver, State, positive
@@ -20,8 +20,6 @@ from mrfq.solvers.whole_numbers import WholeNumbers
 
 #: each search may backtrack this many times as often as the one before it
 GROWTH = 4
-#: more backtracks than any search makes
-UNLIMITED = 2**62
 #: searches share the process's streams and signals
 _one_at_a_time = threading.Lock()
 

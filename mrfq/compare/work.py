@@ -11,13 +11,12 @@ from mrfq.compare.kinds import Instance, instance
 from mrfq.compare.records import FAILED, SKIPPED, Record
 from mrfq.compare.suite import Cell
 from mrfq.generators import chain, potts_grid, spin_glass
+from mrfq.oracle import UNLIMITED
 from mrfq.problem import mismatch
 from mrfq.solution import Solution
 from mrfq.solve import solve
 from mrfq.solver import Solver
 
-#: steps of a run that ends by itself
-UNLIMITED = 2**62
 #: solvers that this process has run before
 WARM: set[str] = set()
 

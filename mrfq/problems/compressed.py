@@ -95,14 +95,15 @@ def _orient(tables: Tensor, m: int) -> tuple[Tensor, Tensor, int]:
     if len(tables) == 1:
         table = tables[0]
         if bool((table == table.T).all()):
-            return tables, torch.zeros(2 * m, dtype=torch.int64), POTTS if _is_potts(table) else SHARED
+            return tables, torch.zeros(2 * m, dtype=torch.int64), POTTS if is_potts(table) else SHARED
         number = torch.arange(2).repeat_interleave(m)
         return torch.stack([table.T, table]), number, GENERAL
     # The half-edge at the first end reads the transpose: neighbour (second) label first, own label last.
     return torch.cat([tables.transpose(1, 2), tables]), torch.arange(2 * m), GENERAL
 
 
-def _is_potts(table: Tensor) -> bool:
+def is_potts(table: Tensor) -> bool:
+    """Return whether a table (L, L) is constant on the diagonal and constant off it."""
     count = len(table)
     diagonal = torch.eye(count, dtype=torch.bool, device=table.device)
     same, different = table[diagonal], table[~diagonal]
