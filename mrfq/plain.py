@@ -20,7 +20,7 @@ def kinds() -> dict[str, type]:
         name: kind
         for module in (projections, schedules, steps)
         for name, kind in vars(module).items()
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__.startswith(module.__name__)
     }
 
 

@@ -8,11 +8,23 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from mrfq import InvalidParameterError, LabelSet, projections
-from mrfq.projections import Argmax, PiecewiseAffine, Softmax, SoftStaircase, Sparsemax, Tanh
+from mrfq.projections import (
+    Argmax,
+    DistanceSoftmax,
+    Nearest,
+    PiecewiseAffine,
+    Relax,
+    Shrink,
+    Softmax,
+    SoftStaircase,
+    Sparsemax,
+    Tanh,
+)
 
 SIMPLEX = [Softmax(), Sparsemax(), Argmax()]
-SCALAR = [SoftStaircase(), SoftStaircase("interval"), PiecewiseAffine()]
-EVERY = [*SIMPLEX, *SCALAR, Tanh()]
+SCALAR = [SoftStaircase(), SoftStaircase("interval"), PiecewiseAffine(), DistanceSoftmax()]
+ROUGH = [Nearest(), Relax(), Shrink()]
+EVERY = [*SIMPLEX, *SCALAR, *ROUGH, Tanh()]
 SMOOTH = [Softmax(), Sparsemax(), *SCALAR, Tanh()]
 N = 6
 DTYPES = [torch.float32, torch.float64]
@@ -258,6 +270,52 @@ def test_unknown_forms_are_refused():
 
 
 def test_every_projection_is_tested():
-    found = {kind for kind in vars(projections).values() if isinstance(kind, type) and kind.__module__.endswith("ions")}
+    found = {
+        kind
+        for kind in vars(projections).values()
+        if isinstance(kind, type) and kind.__module__.startswith("mrfq.projections")
+    }
     concrete = {kind for kind in found if issubclass(kind, projections.Projection) and not kind.__abstractmethods__}
     assert concrete == {type(projection) for projection in EVERY}
+
+
+LEVELS = [[-1.0, 1.0], [0.0, 1.0], [-1.0, 0.0, 1.0], [-0.3, 0.1, 0.5, 0.9], [-2.0, -1.0, 1.0, 2.0], [0.5]]
+
+
+@pytest.mark.parametrize("levels", LEVELS, ids=str)
+@pytest.mark.parametrize("projection", [*SCALAR, *ROUGH], ids=name)
+@given(seed=seeds, beta=st.floats(0, 6).map(lambda x: 10.0**x))
+def test_shared_levels_take_a_short_way_to_the_same_numbers(projection, levels, seed, beta):
+    generator = torch.Generator().manual_seed(seed)
+    v, g = (
+        2 * torch.randn(2, 3, generator=generator, dtype=torch.float64),
+        torch.randn(2, 3, generator=generator).double(),
+    )
+    shared, apart = LabelSet.shared(levels, 6), LabelSet([levels, levels], [2, 4])
+    w, expected = projection.value(v, beta, shared), projection.value(v.flatten(), beta, apart)
+    torch.testing.assert_close(w.flatten(), expected, rtol=1e-9, atol=1e-9)
+    assert torch.equal(projection.value(v, beta, shared, out=torch.empty_like(v)), w)
+    if not projection.flat:
+        slope = projection.derivative(v, beta, shared).flatten()
+        torch.testing.assert_close(slope, projection.derivative(v.flatten(), beta, apart), rtol=1e-6, atol=1e-6 * beta)
+    for kind in ("identity", "surrogate") if projection.flat else ("identity", "surrogate", "exact"):
+        pulled = projection.pull_value(kind, g, v, w, beta, shared).flatten()
+        other = projection.pull_value(kind, g.flatten(), v.flatten(), expected, beta, apart)
+        torch.testing.assert_close(pulled, other, rtol=1e-6, atol=1e-6 * beta)
+
+
+@given(seed=seeds, beta=st.floats(-1, 3).map(lambda x: 10.0**x))
+def test_distance_softmax_is_the_softmax_of_all_labels(seed, beta):
+    levels = torch.tensor([-2.0, -0.5, 0.0, 1.0, 1.5], dtype=torch.float64)
+    v = 2 * torch.randn(6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    u = torch.softmax(-beta * (v[:, None] - levels) ** 2 / 2, 1)
+    found = DistanceSoftmax().value(v, beta, LabelSet.shared(levels.tolist(), 6))
+    torch.testing.assert_close(found, u @ levels, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_the_surrogate_does_not_depend_on_where_zero_is(shift):
+    g, z = torch.randn(N, dtype=torch.float64), torch.linspace(-0.9, 0.9, N, dtype=torch.float64)
+    labels = LabelSet.shared([shift - 1, shift + 1], N)
+    pulled = PiecewiseAffine().pull_value("surrogate", g, z + shift, z + shift, 2.0, labels)
+    torch.testing.assert_close(pulled, 2 * g * (1 - z**2 / 2))

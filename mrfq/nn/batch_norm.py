@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import nn
 
-from mrfq.nn.data import Batches, to_device
+from mrfq.nn.data import to_device
 
 
 def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._NormBase]:
@@ -18,7 +21,7 @@ def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._NormBase]:
 
 
 @torch.no_grad()
-def reestimate(model: nn.Module, batches: Batches) -> None:
+def reestimate(model: nn.Module, batches: Iterable[Any]) -> None:
     """Replace running statistics by plain averages over one pass; the network is left in evaluation mode.
 
     Only the normalisation layers are put into training mode, so that dropout stays off.

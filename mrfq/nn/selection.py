@@ -5,15 +5,18 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mrfq.errors import InvalidParameterError, InvalidProblemError, UnknownNameError
-from mrfq.labels import LabelSet, integer_levels
+from mrfq.labels import integer_levels
+from mrfq.nn.scaling import fit_scale
 
 Levels = str | Sequence[float]
-Choice = Sequence[str] | Callable[[str, nn.Parameter], bool] | None
+#: names, shell patterns and module types, or a test of (name, parameter); None: all but normalisation layers
+Choice = str | type[nn.Module] | Sequence[str | type[nn.Module]] | Callable[[str, nn.Parameter], bool] | None
 #: layers whose parameters stay float by default: they absorb the scale of the discrete weights
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
@@ -36,34 +39,27 @@ def choose(model: nn.Module, parameters: Choice) -> dict[str, nn.Parameter]:
     Parameters
     ----------
     model : nn.Module
-    parameters : sequence of str, callable or None
-        Names or shell patterns (`"*.weight"`), or a test of (name, parameter). None takes all parameters except
-        those of normalisation layers.
+    parameters : sequence of str and module types, callable or None
+        Names or shell patterns (`"*.weight"`), and types of modules whose own parameters are meant (`nn.Conv2d`), or a
+        test of (name, parameter). None takes all parameters except those of normalisation layers.
 
     Raises
     ------
-    UnknownNameError
-        A pattern that matches nothing.
+    UnknownNameError, InvalidProblemError
+        A pattern or a type that matches nothing.
     InvalidProblemError
         Nothing left to label.
     """
     named = dict(model.named_parameters())
     if parameters is None:
-        kept = {
-            f"{prefix}.{name}".lstrip(".")
-            for prefix, module in model.named_modules()
-            if isinstance(module, NORMALISATION)
-            for name, _ in module.named_parameters(recurse=False)
-        }
+        kept = _inside(model, NORMALISATION)
         chosen = {name: p for name, p in named.items() if name not in kept}
-    elif callable(parameters):
+    elif callable(parameters) and not isinstance(parameters, type):
         chosen = {name: p for name, p in named.items() if parameters(name, p)}
     else:
-        for pattern in [parameters] if isinstance(parameters, str) else parameters:
-            if not fnmatch.filter(named, pattern):
-                raise UnknownNameError("parameter", pattern, named, "parameters of the network")
-        patterns = [parameters] if isinstance(parameters, str) else list(parameters)
-        chosen = {name: p for name, p in named.items() if any(fnmatch.fnmatchcase(name, q) for q in patterns)}
+        wanted = [parameters] if isinstance(parameters, str | type) else parameters
+        matched = {name for choice in wanted for name in _matching(model, named, choice)}
+        chosen = {name: p for name, p in named.items() if name in matched}
     if not chosen:
         raise InvalidProblemError("no parameter of the network was chosen for labelling")
     for name, p in chosen.items():
@@ -72,10 +68,32 @@ def choose(model: nn.Module, parameters: Choice) -> dict[str, nn.Parameter]:
     return chosen
 
 
+def _inside(model: nn.Module, kinds: type[nn.Module] | tuple[type[nn.Module], ...]) -> set[str]:
+    """Return the names of the parameters that modules of some types hold themselves."""
+    return {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules()
+        if isinstance(module, kinds)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+
+
+def _matching(model: nn.Module, named: Mapping[str, nn.Parameter], choice: str | type[nn.Module]) -> set[str]:
+    if isinstance(choice, type):
+        found = _inside(model, choice) & named.keys()
+        if not found:
+            raise InvalidProblemError(f"parameters: the network has no {choice.__name__} with parameters of its own")
+        return found
+    found = {name for name in named if fnmatch.fnmatchcase(name, choice)}
+    if not found:
+        raise UnknownNameError("parameter", str(choice), named, "parameters of the network")
+    return found
+
+
 def assign_levels(names: Sequence[str], labels: Levels | Mapping[str, Levels]) -> list[list[float]]:
     """Return the levels of each parameter; a mapping goes from shell patterns to levels, first match wins."""
     if not isinstance(labels, Mapping):
-        levels = _levels(labels)
+        levels = as_levels(labels)
         return [levels for _ in names]
     for pattern in labels:
         if not fnmatch.filter(names, pattern):
@@ -85,7 +103,7 @@ def assign_levels(names: Sequence[str], labels: Levels | Mapping[str, Levels]) -
         match = next((pattern for pattern in labels if fnmatch.fnmatchcase(name, pattern)), None)
         if match is None:
             raise InvalidProblemError(f"labels: no pattern matches parameter {name!r}; add it, or choose parameters=")
-        assigned.append(_levels(labels[match]))
+        assigned.append(as_levels(labels[match]))
     return assigned
 
 
@@ -99,38 +117,43 @@ def segments(chosen: Mapping[str, nn.Parameter], levels: Sequence[Sequence[float
     return found
 
 
-def fit_scale(weights: Tensor, levels: Sequence[float], rounds: int = 20) -> float:
-    """Return the scale s > 0 of a least-squares fit of `weights` by `s q`, q from the levels.
-
-    Alternates nearest levels and the closed-form scale `<w, q> / <q, q>`; for levels -1 and 1 the first round is
-    exact, `mean |w|`.
-
-    Examples
-    --------
-    >>> fit_scale(torch.tensor([0.5, -0.3, 0.1]), [-1.0, 1.0])
-    0.30000001192092896
-    """
-    largest = max(abs(q) for q in levels)
-    spread = float(weights.abs().mean())
-    if largest == 0 or spread == 0:
-        return 1.0
-    labels = LabelSet.shared(levels, len(weights), dtype=weights.dtype, device=weights.device)
-    size = float(torch.tensor(levels).abs().mean())
-    scale = spread / size
-    for _ in range(rounds):
-        q = labels.decode(labels.nearest(weights / scale))
-        norm = float((q * q).sum())
-        fitted = float((weights * q).sum()) / norm if norm > 0 else 0.0
-        if not fitted > 0 or fitted == scale:
-            break
-        scale = fitted
-    return scale
-
-
-def _levels(given: Levels) -> list[float]:
+def as_levels(given: Levels) -> list[float]:
+    """Return the levels that a name or a sequence of numbers stands for."""
     if isinstance(given, str):
         return integer_levels(given)
     try:
         return [float(q) for q in given]
     except (TypeError, ValueError) as error:
         raise InvalidParameterError(f"labels: a name or a sequence of numbers, got {given!r}") from error
+
+
+def parameter_groups(
+    model: nn.Module, *, labels: Levels = "binary", parameters: Choice = None, **settings: Any
+) -> list[dict[str, Any]]:
+    """Return groups for a torch optimiser: the parameters to quantize, and the rest with `labels=None`.
+
+    Parameters
+    ----------
+    model : nn.Module
+    labels : str or sequence of float
+    parameters : sequence of str, callable, optional
+        What to quantize (see `choose`); by default everything except normalisation layers.
+    **settings
+        Of the first group, such as `scale="channel"` or `weight_decay=0.0`.
+
+    Raises
+    ------
+    UnknownNameError, InvalidProblemError
+        A pattern that matches nothing, or nothing left to quantize.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    >>> groups = parameter_groups(model, labels="ternary", parameters=[nn.Linear], scale="channel")
+    >>> [len(group["params"]) for group in groups]  # two weights and two biases; scale and shift of the normalisation
+    [4, 2]
+    """
+    chosen = choose(model, parameters)
+    rest = [p for p in model.parameters() if not any(p is q for q in chosen.values())]
+    groups: list[dict[str, Any]] = [{"params": list(chosen.values()), "labels": labels, **settings}]
+    return [*groups, {"params": rest, "labels": None}] if rest else groups
