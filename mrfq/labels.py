@@ -17,8 +17,6 @@ from torch import Tensor
 from mrfq.errors import InvalidProblemError, UnknownNameError
 
 NAMES = {"binary": 2, "ternary": 3, "1bit": 2, "2bit": 4, "3bit": 8, "4bit": 16}
-#: levels this near to even spacing, in units of it, count as evenly spaced
-EVEN = 1e-12
 
 
 class Interval(NamedTuple):
@@ -102,16 +100,6 @@ class LabelSet:
     def shared_levels(self) -> tuple[float, ...] | None:
         """The levels as numbers, if all variables share one set and all of its labels exist; otherwise None."""
         return tuple(self.levels[0].tolist()) if len(self.sizes) == 1 and self.mask is None else None
-
-    @cached_property
-    def even(self) -> tuple[float, float, int] | None:
-        """First level, spacing and number of shared levels that are evenly spaced, at least two; otherwise None."""
-        levels = self.shared_levels
-        if levels is None or len(levels) < 2:
-            return None
-        spacing = (levels[-1] - levels[0]) / (len(levels) - 1)
-        off = max(abs(levels[0] + k * spacing - q) for k, q in enumerate(levels))
-        return (levels[0], spacing, len(levels)) if off <= EVEN * spacing else None
 
     def ends(self, like: Tensor) -> tuple[Any, Any]:
         """Return the lowest and the highest of two levels: numbers if they are shared, else tensors of one dtype."""

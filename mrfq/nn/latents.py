@@ -131,6 +131,8 @@ class ScalarLatent(Latent):
         # Without scales, float weights are taken in units of the best-fitting one: nearest levels are then nearest.
         unscaled = self.scales is None
         self.v = (weights / fitted) if unscaled else self._as_rows(weights).clone()
+        #: memory for one more number a weight: positions between levels, then the gradient of the latent
+        self.buffer = torch.empty_like(self.v)
 
     def _spread(self) -> None:
         """Choose the shape in which scales meet weights: channels broadcast, groups need the weights regrouped."""
@@ -158,17 +160,21 @@ class ScalarLatent(Latent):
         pull = self.method.pull
         if pull == "identity":
             return g
-        v = self.v if self._scale is None else self.v / self._scale
         if pull == "clipped":
-            clipped: Tensor = torch.ops.aten.hardtanh_backward(g, v, *self.labels.ends(v))
+            kernel = torch.ops.aten.hardtanh_backward.grad_input
+            clipped: Tensor = kernel(g, self._unscaled(self.v), *self.labels.ends(g), grad_input=self.buffer)
             return clipped
-        w = self._as_rows(self.parameter.detach().to(v.dtype))
-        return self._scalar.pull_value(pull, g, v, w if self._scale is None else w / self._scale, beta, self.labels)
+        # What `project` has left in the buffer is enough then, and the weights are not looked at.
+        told = pull == "surrogate" and self._scalar.tells_position and self.method.mixing == 1
+        w = self.v if told else self._unscaled(self._as_rows(self.parameter.detach().to(self.v.dtype)))
+        v = self._unscaled(self.v) if pull == "exact" else self.v
+        buffer = self.buffer if told or not self._scalar.tells_position else None
+        return self._scalar.pull_value(pull, g, v, w, beta, self.labels, position=buffer)
 
     def project(self, beta: float, mixing: float = 1.0) -> None:
-        v = self.v if self._scale is None else self.v / self._scale
-        direct = self._scale is None and mixing == 1 and self.parameter.dtype == v.dtype
-        w = self._scalar.value(v, beta, self.labels, out=self.parameter if direct else None)
+        direct = self._scale is None and mixing == 1 and self.parameter.dtype == self.v.dtype
+        out = self.parameter if direct else None
+        w = self._scalar.value(self._unscaled(self.v), beta, self.labels, out=out, position=self.buffer)
         if direct:
             return
         w = (w if self._scale is None else w.mul_(self._scale)).view(self.parameter.shape).to(self.parameter.dtype)
@@ -176,6 +182,10 @@ class ScalarLatent(Latent):
             self.parameter.copy_(w)
         else:
             self.parameter.lerp_(w, mixing)
+
+    def _unscaled(self, values: Tensor) -> Tensor:
+        """Return values in units of the levels."""
+        return values if self._scale is None else values / self._scale
 
     def refit(self) -> None:
         if self.scales is not None:
@@ -185,8 +195,7 @@ class ScalarLatent(Latent):
         return self.grid.nearest(self.parameter)
 
     def entropy(self) -> tuple[Tensor, Tensor]:
-        w = self._as_rows(self.parameter.detach().to(self.v.dtype))
-        z = locate(w if self._scale is None else w / self._scale, self.labels).position
+        z = locate(self._unscaled(self._as_rows(self.parameter.detach().to(self.v.dtype))), self.labels).position
         t = 0.5 * (1 + z)
         return (torch.special.entr(t) + torch.special.entr(1 - t)).sum(), (z.abs() > 1 - NEAR).sum()
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mrfq.errors import InvalidParameterError
 from mrfq.labels import LabelSet
-from mrfq.projections.intervals import locate
+from mrfq.projections.intervals import locate, stairs
 from mrfq.projections.scalar import ScalarProjection
 
 
@@ -26,13 +26,15 @@ class Nearest(ScalarProjection):
 
     flat = "rounding is piecewise constant, its derivative is zero; use pull='identity'"
 
-    def value(self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None) -> Tensor:
+    def value(
+        self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None, position: Tensor | None = None
+    ) -> Tensor:
         if labels.shared_levels == (-1.0, 1.0):
             w = torch.empty_like(v) if out is None else out
             return torch.gt(v, 0, out=w).mul_(2).sub_(1)
-        center, half, x = locate(v, labels, out)
-        torch.gt(x, 0, out=x).mul_(2).sub_(1)
-        return center.addcmul_(x, half) if isinstance(half, Tensor) else center.add_(x, alpha=half)
+        located = locate(v, labels, out, position)
+        torch.gt(located.position, 0, out=located.position).mul_(2).sub_(1)
+        return stairs(located, labels)
 
     def derivative(self, v: Tensor, beta: float, labels: LabelSet) -> Tensor:
         raise InvalidParameterError(self.flat)
@@ -44,8 +46,10 @@ class Relax(ScalarProjection):
 
     bounded = False
 
-    def value(self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None) -> Tensor:
-        nearest = Nearest().value(v, beta, labels, out)
+    def value(
+        self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None, position: Tensor | None = None
+    ) -> Tensor:
+        nearest = Nearest().value(v, beta, labels, out, position)
         return nearest.mul_(beta / (1 + beta)).add_(v, alpha=1 / (1 + beta))
 
     def derivative(self, v: Tensor, beta: float, labels: LabelSet) -> Tensor:
@@ -61,8 +65,10 @@ class Shrink(ScalarProjection):
 
     bounded = False
 
-    def value(self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None) -> Tensor:
-        nearest = Nearest().value(v, beta, labels, out)
+    def value(
+        self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None, position: Tensor | None = None
+    ) -> Tensor:
+        nearest = Nearest().value(v, beta, labels, out, position)
         return nearest.add_(torch.nn.functional.softshrink(v - nearest, min(beta, torch.finfo(v.dtype).max)))
 
     def derivative(self, v: Tensor, beta: float, labels: LabelSet) -> Tensor:

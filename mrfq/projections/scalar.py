@@ -26,6 +26,8 @@ class ScalarProjection(Projection):
 
     #: whether all values are between the lowest and the highest level
     bounded = True
+    #: whether `value` leaves the positions of the values in `position`
+    tells_position = False
 
     def accepts(self, labels: LabelSet) -> str | None:
         if not labels.ordered:
@@ -33,8 +35,14 @@ class ScalarProjection(Projection):
         return None
 
     @abstractmethod
-    def value(self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None) -> Tensor:
-        """Return the values w = P_beta(v), in `out` if it is given."""
+    def value(
+        self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None, position: Tensor | None = None
+    ) -> Tensor:
+        """Return the values w = P_beta(v), in `out` if it is given.
+
+        `position`, in the shape of v, is memory to work in. Where `tells_position` holds, the positions of the values
+        between their neighbouring levels are left there.
+        """
 
     @abstractmethod
     def derivative(self, v: Tensor, beta: float, labels: LabelSet) -> Tensor:
@@ -48,18 +56,22 @@ class ScalarProjection(Projection):
         w: Tensor,
         beta: float,
         labels: LabelSet,
-        out: Tensor | None = None,
+        *,
+        position: Tensor | None = None,
     ) -> Tensor:
         """Return the direction for the latent that a gradient `g = dE/dw` at `w = P_beta(v)` becomes.
 
-        The identity pull returns `g` itself.
+        The identity pull returns `g` itself. With `position` as `value` has left it, the result is in its memory.
         """
         if kind == "identity":
             return g
         if kind == "exact":
             return self.derivative(v, beta, labels).mul_(g)
-        inside = self.bounded and labels.shared_levels == (-1.0, 1.0)
-        return surrogate_pull(g, w if inside else locate(w, labels).position, beta)
+        if self.bounded and labels.shared_levels == (-1.0, 1.0):
+            return surrogate_pull(g, w, beta, position)
+        if position is None or not self.tells_position:
+            position = locate(w, labels, position=position).position
+        return surrogate_pull(g, position, beta, position)
 
     def forward(self, v: Tensor, beta: float, labels: LabelSet) -> Tensor:
         return labels.interpolate(self.value(v, beta, labels))
@@ -82,15 +94,22 @@ class ScalarProjection(Projection):
         return surrogate_pull(labels.slope(g, w), locate(w, labels).position, beta)
 
 
-def surrogate_pull(g: Tensor, z: Tensor, beta: float) -> Tensor:
+def surrogate_pull(g: Tensor, z: Tensor, beta: float, out: Tensor | None = None) -> Tensor:
     """Return `beta g (1 - z^2 / 2)`, z in [-1, 1] the position of a value between its two neighbouring levels.
 
     This is `beta (g_u - u <u, g_u>)`, the surrogate of the published PMF code, for the two neighbouring labels. That
     formula depends on where the zero of the levels is; here it is the midpoint of the two, so that it does not, and
     with levels -1 and 1, where z is the value itself, both agree.
     """
-    # tanh_backward(g, z) = g (1 - z^2) in one pass, and 1 - z^2/2 is half way from 1 to 1 - z^2
-    return torch.lerp(g, torch.ops.aten.tanh_backward(g, z), 0.5).mul_(beta)
+    # 1 - z^2/2 is half way from 1 to 1 - z^2
+    return torch.lerp(g, exact_tanh(g, z, 1.0, out), 0.5, out=out).mul_(beta)
+
+
+def exact_tanh(g: Tensor, w: Tensor, beta: float, out: Tensor | None = None) -> Tensor:
+    """Return `beta g (1 - w^2)`, the exact pull of `w = tanh(beta v)`, in one pass where beta is 1."""
+    kernel = torch.ops.aten.tanh_backward
+    pulled: Tensor = kernel(g, w) if out is None else kernel.grad_input(g, w, grad_input=out)
+    return pulled if beta == 1 else pulled.mul_(beta)
 
 
 @dataclass(frozen=True)
@@ -114,7 +133,9 @@ class Tanh(ScalarProjection):
             return f"Tanh needs exactly two labels a variable, the problem has up to {labels.shape[1]}"
         return None
 
-    def value(self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None) -> Tensor:
+    def value(
+        self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None, position: Tensor | None = None
+    ) -> Tensor:
         w = torch.mul(v, beta, out=out).tanh_()
         if labels.shared_levels == (-1.0, 1.0):
             return w
@@ -142,18 +163,13 @@ class Tanh(ScalarProjection):
         w: Tensor,
         beta: float,
         labels: LabelSet,
-        out: Tensor | None = None,
+        *,
+        position: Tensor | None = None,
     ) -> Tensor:
         if kind == "exact" and labels.shared_levels == (-1.0, 1.0):
-            return exact_tanh(g, w, beta)
-        return super().pull_value(kind, g, v, w, beta, labels)
+            return exact_tanh(g, w, beta, position)
+        return super().pull_value(kind, g, v, w, beta, labels, position=position)
 
     def latent(self, u: Tensor, beta: float, labels: LabelSet) -> Tensor:
         limit = 1 - max(self.floor, torch.finfo(u.dtype).eps)
         return torch.atanh((u[:, 1] - u[:, 0]).clamp(-limit, limit)) / beta
-
-
-def exact_tanh(g: Tensor, w: Tensor, beta: float) -> Tensor:
-    """Return `beta g (1 - w^2)`, the exact pull of `w = tanh(beta v)`."""
-    pulled: Tensor = torch.ops.aten.tanh_backward(g, w)
-    return pulled.mul_(beta)

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from mrfq.errors import InvalidParameterError
 from mrfq.labels import LabelSet
-from mrfq.projections.intervals import locate
+from mrfq.projections.intervals import locate, stairs
 from mrfq.projections.scalar import ScalarProjection, ScalarPull, exact_tanh
+
+#: exponents are cut off here: what is below would not count, and exp of it is a hundred times slower
+NEGLIGIBLE = -80.0
 
 
 @dataclass(frozen=True)
@@ -37,22 +40,24 @@ class SoftStaircase(ScalarProjection):
         if self.form not in ("sum", "interval"):
             raise InvalidParameterError(f"SoftStaircase form must be 'sum' or 'interval', got {self.form!r}")
 
-    def value(self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None) -> Tensor:
+    def value(
+        self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None, position: Tensor | None = None
+    ) -> Tensor:
         if self.form == "interval":
-            center, half, x = locate(v, labels, out)
-            return _along(center, half, x.mul_(beta).tanh_().div_(math.tanh(beta)))
+            located = locate(v, labels, out, position)
+            located.position.mul_(beta).tanh_().mul_(1 / math.tanh(beta))
+            return stairs(located, labels)
         levels = labels.shared_levels
         if levels is not None:
-            return _sum_of_steps(v, beta, levels, out)
+            return _sum_of_steps(v, beta, levels, out, position)
         rows, midpoints, halves = _steps(v, labels)
         ends = 0.5 * (rows[:, 0] + torch.nan_to_num(rows, nan=-torch.inf).amax(1))
         return torch.add(ends, (halves * torch.tanh(beta * (v[:, None] - midpoints))).sum(1), out=out)
 
     def derivative(self, v: Tensor, beta: float, labels: LabelSet) -> Tensor:
         if self.form == "interval":
-            _, half, x = locate(v, labels)
-            inside = (x.abs() < 1) & torch.as_tensor(half, device=v.device).gt(0)
-            return torch.where(inside, beta * (1 - torch.tanh(beta * x) ** 2) / math.tanh(beta), 0.0)
+            x = locate(v, labels).position
+            return torch.where(x.abs() < 1, beta * (1 - torch.tanh(beta * x) ** 2) / math.tanh(beta), 0.0)
         levels = labels.shared_levels
         if levels is None:
             _, midpoints, halves = _steps(v, labels)
@@ -71,11 +76,16 @@ class SoftStaircase(ScalarProjection):
         w: Tensor,
         beta: float,
         labels: LabelSet,
-        out: Tensor | None = None,
+        *,
+        position: Tensor | None = None,
     ) -> Tensor:
         if kind == "exact" and self.form == "sum" and labels.shared_levels == (-1.0, 1.0):
-            return exact_tanh(g, w, beta)
-        return super().pull_value(kind, g, v, w, beta, labels)
+            return exact_tanh(g, w, beta, position)
+        return super().pull_value(kind, g, v, w, beta, labels, position=position)
+
+    @property
+    def tells_position(self) -> bool:  # type: ignore[override]
+        return self.form == "interval"
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,9 @@ class DistanceSoftmax(ScalarProjection):
 
     curvature: float = 1.0
 
-    def value(self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None) -> Tensor:
+    def value(
+        self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None, position: Tensor | None = None
+    ) -> Tensor:
         levels = labels.shared_levels
         if levels is None:
             levels_of, u = self._posterior(v, beta, labels)
@@ -144,7 +156,7 @@ class DistanceSoftmax(ScalarProjection):
             torch.maximum(best, score(q), out=best)
         mass, mean, square = torch.zeros_like(v), torch.zeros_like(v), torch.zeros_like(v)
         for q in levels:
-            weight = score(q).sub_(best).mul_(beta).exp_()
+            weight = score(q).sub_(best).mul_(beta).clamp_(min=NEGLIGIBLE).exp_()
             mass.add_(weight)
             mean.add_(weight, alpha=q)
             square.add_(weight, alpha=q * q)
@@ -159,31 +171,28 @@ class PiecewiseAffine(ScalarProjection):
     sparsemax.
     """
 
-    def value(self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None) -> Tensor:
-        center, half, x = locate(v, labels, out)
-        return _along(center, half, x.mul_(beta).clamp_(-1, 1))
+    tells_position = True
+
+    def value(
+        self, v: Tensor, beta: float, labels: LabelSet, out: Tensor | None = None, position: Tensor | None = None
+    ) -> Tensor:
+        if labels.shared_levels == (-1.0, 1.0) and beta >= 1:
+            return torch.mul(v, beta, out=out).clamp_(-1, 1)  # the same numbers in two passes
+        located = locate(v, labels, out, position)
+        located.position.mul_(beta).clamp_(-1, 1)
+        return stairs(located, labels)
 
     def derivative(self, v: Tensor, beta: float, labels: LabelSet) -> Tensor:
-        _, half, x = locate(v, labels)
-        inside = (x.abs() < min(1.0, 1 / beta)) & torch.as_tensor(half, device=v.device).gt(0)
-        return torch.where(inside, beta, 0.0).to(v.dtype)
+        return torch.where(locate(v, labels).position.abs() < min(1.0, 1 / beta), beta, 0.0).to(v.dtype)
 
 
-def _along(center: Tensor, half: Tensor | float, x: Tensor) -> Tensor:
-    """Return `center + half x`, in the memory of `center`."""
-    if isinstance(half, Tensor):
-        return center.addcmul_(x, half)
-    return center.add_(x, alpha=half)
-
-
-def _sum_of_steps(v: Tensor, beta: float, levels: tuple[float, ...], out: Tensor | None) -> Tensor:
+def _sum_of_steps(v: Tensor, beta: float, levels: tuple[float, ...], out: Tensor | None, step: Tensor | None) -> Tensor:
     if levels == (-1.0, 1.0):
         return torch.mul(v, beta, out=out).tanh_()
     middle = 0.5 * (levels[0] + levels[-1])
     total = torch.full_like(v, middle) if out is None else out.fill_(middle)
-    step = torch.empty_like(v)
     for a, b in itertools.pairwise(levels):
-        torch.sub(v, 0.5 * (a + b), out=step).mul_(beta).tanh_()
+        step = torch.sub(v, 0.5 * (a + b), out=step).mul_(beta).tanh_()
         total.add_(step, alpha=0.5 * (b - a))
     return total
 
