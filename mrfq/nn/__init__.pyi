@@ -1,4 +1,6 @@
 from . import digits as digits
+from . import images as images
+from . import models as models
 from .batch_norm import reestimate as reestimate
 from .loss import NetworkLoss as NetworkLoss
 from .methods import METHODS as METHODS
