@@ -21,6 +21,8 @@ from .io.graphs import to_networkx as to_networkx
 from .io.mpe import read_mpe as read_mpe
 from .io.mpe import write_mpe as write_mpe
 from .labels import LabelSet as LabelSet
+from .nn.packed import load as load
+from .nn.packed import save as save
 from .oracle import Oracle as Oracle
 from .problem import Capability as Capability
 from .problem import Factor as Factor

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -210,22 +211,44 @@ def generate(
 
 @app.command("inspect")
 def inspect_model(
-    file: Annotated[Path, typer.Argument(help="A model: .uai, .LG, .qpbo, .rudy or .json, also with .gz or .xz.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A model: .uai, .LG, .qpbo, .rudy or .json, also with .gz or .xz; or a packed network, .safetensors."
+        ),
+    ],
     evidence: Annotated[Path | None, typer.Option(help="Observed variables (.evid).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what is in a model: sizes, arities, costs, submodularity, components, treewidth."""
+    """Say what is in a file.
+
+    Of a model: sizes, arities, costs, submodularity, components, treewidth. Of a packed network: levels, bits,
+    entropies and compression of each layer.
+    """
     import json
 
     from rich.console import Console
 
-    from mrfq.commands.inspect import inspect_file, inspect_table
-
-    facts = inspect_file(file, evidence)
+    facts, table = _inspected(file, evidence)
     if as_json:
         typer.echo(json.dumps(facts, allow_nan=False))
     else:
-        Console(highlight=False).print(inspect_table(facts), soft_wrap=True)
+        Console(highlight=False).print(table(facts), soft_wrap=True)
+
+
+def _inspected(file: Path, evidence: Path | None) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Any]]:
+    """Return the facts about a file, and what makes a table of them."""
+    from mrfq.errors import InvalidParameterError
+
+    if file.suffix != ".safetensors":
+        from mrfq.commands.inspect import inspect_file, inspect_table
+
+        return inspect_file(file, evidence), inspect_table
+    if evidence is not None:
+        raise InvalidParameterError(f"--evidence {evidence}: {file} is a network, which has no evidence")
+    from mrfq.commands.inspect_packed import packed_facts, packed_table
+
+    return packed_facts(file), packed_table
 
 
 app.command()(study)

@@ -15,8 +15,10 @@ from mrfq.nn.selection import as_levels
 from mrfq.projections import Projection
 from mrfq.schedules import Schedule, as_schedule
 
+#: choices of a method that may be made otherwise
+OVERRIDES = ("projection", "carry", "pull", "schedule", "start")
 #: what a parameter group may say about its quantization; the arguments of `LabelOptimizer` are the defaults
-SETTINGS = ("labels", "method", "scale", "refit_every", "projection", "carry", "pull", "schedule")
+SETTINGS = ("labels", "method", "scale", "refit_every", *OVERRIDES)
 
 
 class LabelledGroup:
@@ -36,7 +38,7 @@ class LabelledGroup:
         self.latents: list[Latent] = []
         if group["labels"] is None:
             return
-        overrides = {name: group[name] for name in ("projection", "carry", "pull", "schedule")}
+        overrides = {name: group[name] for name in OVERRIDES}
         self.method = make_method(group["method"], **overrides)
         self.schedule = as_schedule(self.method.schedule)
         if steps is None and not self.schedule.constant:

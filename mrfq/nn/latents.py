@@ -17,7 +17,7 @@ from mrfq.labels import LabelSet
 from mrfq.nn.grids import Grid, attach
 from mrfq.nn.methods import Method
 from mrfq.nn.scaling import Scale, fit_scales, rows_of
-from mrfq.projections import Projection, ScalarProjection
+from mrfq.projections import Projection, ScalarProjection, Softmax
 from mrfq.projections.intervals import locate
 
 #: a weight this near to a level, in units of half the distance to the next, counts as discrete
@@ -128,9 +128,8 @@ class ScalarLatent(Latent):
 
     def _start(self, weights: Tensor, fitted: Tensor) -> None:
         self._spread()
-        # Without scales, float weights are taken in units of the best-fitting one: nearest levels are then nearest.
-        unscaled = self.scales is None
-        self.v = (weights / fitted) if unscaled else self._as_rows(weights).clone()
+        unscaled = self.scales is None and self.method.starts_at_levels(self.labels)
+        self.v = weights / fitted if unscaled else self._as_rows(weights).clone()
         #: memory for one more number a weight: positions between levels, then the gradient of the latent
         self.buffer = torch.empty_like(self.v)
 
@@ -204,8 +203,9 @@ class SimplexLatent(Latent):
     """One score per label and weight, shape (n, L); the weights are mean levels times the scales."""
 
     def _start(self, weights: Tensor, fitted: Tensor) -> None:
-        place = (weights.reshape(self.rows, -1) / fitted[:, None]).flatten()
-        if self.method.carry == "dual":
+        kept = self.scales is None and not self.method.starts_at_levels(self.labels)
+        place = weights.flatten() if kept else (weights.reshape(self.rows, -1) / fitted[:, None]).flatten()
+        if isinstance(self.projection, Softmax):
             q = self.labels.levels[0]
             self.v = place[:, None] * q - 0.5 * q * q  # the largest score is that of the nearest level
         else:

@@ -29,6 +29,8 @@ from mrfq.schedules import Constant, Geometric, InverseSigmoid, Linear, Schedule
 Carry = Literal["primal", "mirror", "dual", "none"]
 Pull = Literal["identity", "exact", "surrogate", "clipped"]
 CARRIES, PULLS = ("primal", "mirror", "dual", "none"), ("identity", "exact", "surrogate", "clipped")
+Start = Literal["weights", "levels"]
+STARTS = ("weights", "levels")
 #: beta of all tuned runs of PMF
 ANNEALED = Geometric(1, 1e4)
 PMF = "Ajanthan et al., Proximal Mean-field for Neural Network Quantization, ICCV 2019"
@@ -54,6 +56,10 @@ class Method:
         Share of the new point in `w <- (1 - t) w + t P(v)`.
     two : Projection, optional
         Instead of `projection` where there are two labels.
+    start : {"weights", "levels"}, optional
+        Where there are no scales: latents start as the float weights, or as those in units of their best-fitting scale,
+        so that rounding is nearest-level rounding. Left out, the first, but the second where the projection is hard and
+        would round small weights all to one level.
     reference : str
     """
 
@@ -63,14 +69,22 @@ class Method:
     schedule: Schedule | float = ANNEALED
     mixing: float = 1.0
     two: Projection | None = None
+    start: Start | None = None
     reference: str = ""
 
     def __post_init__(self) -> None:
-        for name, value, known in (("carry", self.carry, CARRIES), ("pull", self.pull, PULLS)):
+        choices = ("carry", self.carry, CARRIES), ("pull", self.pull, PULLS), ("start", self.start, (*STARTS, None))
+        for name, value, known in choices:
             if value not in known:
-                raise InvalidParameterError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+                raise InvalidParameterError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
         if not 0 < self.mixing <= 1:
             raise InvalidParameterError(f"mixing must be above 0 and at most 1, got {self.mixing}")
+
+    def starts_at_levels(self, labels: LabelSet) -> bool:
+        """Return whether latents start in units of the best-fitting scale."""
+        if self.start is None:
+            return bool(self.fit(labels).flat) and labels.shape[1] > 2
+        return self.start == "levels"
 
     def fit(self, labels: LabelSet) -> Projection:
         """Return the projection for these labels.
@@ -115,6 +129,7 @@ METHODS: dict[str, Method] = {
     "proxquant": Method(
         Shrink(),
         carry="primal",
+        start="levels",
         schedule=Linear(0, 0.01),
         reference="Bai, Wang and Liberty, ProxQuant, ICLR 2019",
     ),
@@ -140,6 +155,7 @@ def make_method(
     pull: str | None = None,
     schedule: Any = None,
     mixing: float | None = None,
+    start: str | None = None,
 ) -> Method:
     """Return a named method, with some of its choices made otherwise; schedules and projections also as plain data.
 
@@ -171,6 +187,7 @@ def make_method(
         schedule=as_schedule(known.schedule if beta is None else beta),
         mixing=known.mixing if mixing is None else mixing,
         two=known.two if chosen is None else None,
+        start=known.start if start is None else start,  # type: ignore[arg-type]
         reference=known.reference,
     )
 

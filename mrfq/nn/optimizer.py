@@ -54,6 +54,7 @@ class LabelOptimizer(Optimizer):
     carry : {"dual", "primal", "mirror", "none"}, optional
     pull : {"identity", "exact", "surrogate", "clipped"}, optional
     schedule : Schedule or float, optional
+    start : {"weights", "levels"}, optional
         Choices of the method made otherwise; see `mrfq.nn.Method`.
 
     Raises
@@ -105,13 +106,14 @@ class LabelOptimizer(Optimizer):
         carry: str | None = None,
         pull: str | None = None,
         schedule: Schedule | float | None = None,
+        start: str | None = None,
     ) -> None:
         if not isinstance(base, Optimizer) or isinstance(base, LabelOptimizer):
             raise InvalidParameterError(f"LabelOptimizer needs a torch.optim.Optimizer, got {type(base).__name__}")
         if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
             raise InvalidParameterError(f"steps must be a whole number, at least 1, got {steps!r}")
         self.base, self.steps, self.steps_done, self.finalized = base, steps, 0, False
-        given = (labels, method, scale, refit_every, projection, carry, pull, schedule)
+        given = (labels, method, scale, refit_every, projection, carry, pull, schedule, start)
         self._settings = {name: as_plain(value) for name, value in zip(SETTINGS, given, strict=True)}
         self._groups: list[LabelledGroup] = []
         self._ready = False
