@@ -16,8 +16,10 @@ from mrfq import (
     solve,
     solvers,
 )
+from mrfq.labels import integer_levels
 from mrfq.nn import METHODS, LabelOptimizer, NetworkLoss, parameter_groups
 from mrfq.nn.grids import grid_of
+from mrfq.nn.scaling import fit_scale
 from mrfq.projections import DistanceSoftmax, PiecewiseAffine, Softmax, Sparsemax, Tanh
 
 GENERATOR = torch.Generator().manual_seed(7)
@@ -217,13 +219,29 @@ def test_training_lowers_the_loss_of_the_quantized_network():
     assert loss_of(model).item() < 0.5 * before
 
 
-def test_the_first_weights_round_to_nearest_levels():
+@pytest.mark.parametrize("start", ["weights", "levels"])
+def test_the_first_weights_round_to_nearest_levels(start):
     model = network()
     expected = [torch.where(p > 0, 1.0, -1.0).double() for p in model.parameters()]
-    optimizer = LabelOptimizer(sgd(model), steps=5)
+    optimizer = LabelOptimizer(sgd(model), steps=5, start=start)
     with optimizer.quantized():
         for p, w in zip(model.parameters(), expected, strict=True):
             assert torch.equal(p, w)
+
+
+def test_latents_start_as_the_weights_or_in_units_of_the_levels():
+    first = network()[0].weight.detach()
+    for levels, start in (("binary", "weights"), ("ternary", "weights"), ("ternary", "levels")):
+        latent = LabelOptimizer(sgd(network()), labels=levels, steps=5, start=start)._all()[0]
+        scale = fit_scale(first.flatten(), integer_levels(levels)) if start == "levels" else 1.0
+        torch.testing.assert_close(latent.v, first / scale)
+    hard = [LabelOptimizer(sgd(network()), labels=levels, method="bc") for levels in ("binary", "ternary")]
+    assert torch.equal(hard[0]._all()[0].v, first)
+    assert len(weights_of(hard[1]).unique()) == 3  # small weights as they are would all be zero
+
+
+def weights_of(optimizer):
+    return torch.cat([latent.parameter.detach().flatten() for latent in optimizer._all()])
 
 
 def test_scales_are_fitted_and_refitted():
