@@ -6,6 +6,7 @@ from . import schedules as schedules
 from . import solvers as solvers
 from . import study as study
 from . import testing as testing
+from . import train as train
 from .errors import CapabilityError as CapabilityError
 from .errors import FileFormatError as FileFormatError
 from .errors import InvalidParameterError as InvalidParameterError

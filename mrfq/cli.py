@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mrfq.commands.study import study
+from mrfq.commands.train import train
 from mrfq.errors import MrfqError
 
 if TYPE_CHECKING:
@@ -252,3 +253,4 @@ def _inspected(file: Path, evidence: Path | None) -> tuple[dict[str, Any], Calla
 
 
 app.command()(study)
+app.command()(train)

@@ -103,14 +103,18 @@ class Latent(ABC):
         """The values that the rounded parameter may have."""
         return Grid(tuple(self.levels), None if self.scales is None else self.scales.detach().clone())
 
-    def discretise(self, *, last: bool = False) -> None:
-        """Set the weights to the nearest values of the grid; for the last time: check them, and note the grid."""
+    def discretise(self) -> None:
+        """Set the weights to the nearest values of the grid, check them, and note the grid on the parameter."""
         grid = self.grid
         self.parameter.copy_(grid.decode(self.label(), tuple(self.parameter.shape), self.parameter.dtype))
-        if last:
-            if not grid.exact(self.parameter):
-                raise MrfqError(f"a parameter of shape {tuple(self.parameter.shape)} is not on its levels")
-            attach(cast(torch.nn.Parameter, self.parameter), grid)
+        if not grid.exact(self.parameter):
+            raise MrfqError(f"a parameter of shape {tuple(self.parameter.shape)} is not on its levels")
+        attach(cast(torch.nn.Parameter, self.parameter), grid)
+
+    def release(self, weights: Tensor) -> None:
+        """Give the parameter weights that are not discrete again."""
+        self.parameter.copy_(weights)
+        attach(cast(torch.nn.Parameter, self.parameter), None)
 
     def _gradient(self) -> Tensor | None:
         g = self.parameter.grad

@@ -58,8 +58,8 @@ class Method:
         Instead of `projection` where there are two labels.
     start : {"weights", "levels"}, optional
         Where there are no scales: latents start as the float weights, or as those in units of their best-fitting scale,
-        so that rounding is nearest-level rounding. Left out, the first, but the second where the projection is hard and
-        would round small weights all to one level.
+        so that rounding is nearest-level rounding. Left out, the first for two labels, as only signs matter then; else
+        the second, as small weights would all be near the same level.
     reference : str
     """
 
@@ -82,9 +82,7 @@ class Method:
 
     def starts_at_levels(self, labels: LabelSet) -> bool:
         """Return whether latents start in units of the best-fitting scale."""
-        if self.start is None:
-            return bool(self.fit(labels).flat) and labels.shape[1] > 2
-        return self.start == "levels"
+        return labels.shape[1] > 2 if self.start is None else self.start == "levels"
 
     def fit(self, labels: LabelSet) -> Projection:
         """Return the projection for these labels.

@@ -209,7 +209,7 @@ class LabelOptimizer(Optimizer):
         for labelled in self._groups:
             labelled.reproject(self.steps_done - 1)
         if self.finalized:
-            self._discretise(last=True)
+            self._discretise()
 
     def _restore(self, own: dict[str, Any], saved: list[dict[str, Any]], base: dict[str, Any]) -> None:
         self.steps = own["steps"]
@@ -225,7 +225,7 @@ class LabelOptimizer(Optimizer):
 
     @contextmanager
     def quantized(self) -> Iterator[None]:
-        """Give the network its rounded weights for a while, to evaluate it."""
+        """Give the network its rounded weights for a while, to evaluate it or to save it."""
         if self.finalized:
             yield
             return
@@ -238,7 +238,7 @@ class LabelOptimizer(Optimizer):
         finally:
             with torch.no_grad():
                 for latent, weights in zip(latents, kept, strict=True):
-                    latent.parameter.copy_(weights)
+                    latent.release(weights)
 
     @torch.no_grad()
     def finalize(self, model: nn.Module | None = None, batches: Iterable[Any] | None = None) -> None:
@@ -258,7 +258,7 @@ class LabelOptimizer(Optimizer):
         if (model is None) != (batches is None):
             raise InvalidParameterError("finalize: batch-norm statistics need both the model and batches")
         if not self.finalized:
-            self._discretise(last=True)
+            self._discretise()
             self.finalized = True
         if model is not None and batches is not None:
             reestimate(model, batches)
@@ -311,9 +311,9 @@ class LabelOptimizer(Optimizer):
         for group in self._groups:
             group.receive(self.steps_done)
 
-    def _discretise(self, last: bool = False) -> None:
+    def _discretise(self) -> None:
         for latent in self._all():
-            latent.discretise(last=last)
+            latent.discretise()
 
     def _reevaluation(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         """Return a closure for the base optimiser: the network at the present latents, and their gradients."""
