@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check docs bench fuzz clean
+.PHONY: demo test check docs bench train fuzz clean
 demo: $(READY)  ## compare the solvers on the embedded data, and say where the report is
 	$(BIN)/mrfq compare --out report --jobs 2
 
@@ -21,7 +21,11 @@ docs: $(READY)  ## the documentation, with its examples executed, in docs/_build
 
 bench: $(READY)  ## speed ratios, and the classical solvers beside their peers, measured side by side in one run
 	$(BIN)/python tests/bench/speed.py
+	$(BIN)/python tests/bench/steps.py
 	$(BIN)/python tests/bench/classical.py --out bench/classical.json
+
+train: $(READY)  ## every training method on MNIST and CIFAR-10, in the folder DATA: hours, resumes
+	$(BIN)/python tests/bench/training.py --data $(DATA) --docs docs/benchmarks.md
 
 fuzz: $(READY)  ## 20,000 mutated files through every reader
 	$(BIN)/python tests/bench/fuzz.py --count 20000

@@ -30,9 +30,11 @@ class LabelledGroup:
         A parameter group of a torch optimiser, with all of `SETTINGS` as plain data.
     steps : int or None
         Length of the run.
+    fresh : bool
+        Whether the latents begin at the present weights, which are finite then, rather than being filled later.
     """
 
-    def __init__(self, group: dict[str, Any], steps: int | None) -> None:
+    def __init__(self, group: dict[str, Any], steps: int | None, *, fresh: bool = True) -> None:
         self.steps = steps
         self.method: Method | None = None
         self.latents: list[Latent] = []
@@ -47,7 +49,8 @@ class LabelledGroup:
             )
         self.refit_every = _checked_period(group["refit_every"], group["scale"])
         levels = as_levels(group["labels"])
-        self.latents = [make_latent(_checked(p), levels, self.method, group["scale"]) for p in group["params"]]
+        checked = [_checked(p, fresh) for p in group["params"]]
+        self.latents = [make_latent(p, levels, self.method, group["scale"]) for p in checked]
 
     def beta(self, step: int) -> float:
         """Return beta at a step, from 0; before the first step, its first value."""
@@ -119,7 +122,7 @@ def _checked_period(every: Any, scale: Any) -> int | None:
     return every
 
 
-def _checked(parameter: Tensor) -> Tensor:
+def _checked(parameter: Tensor, finite: bool) -> Tensor:
     """Return the parameter, or raise an error if it cannot be quantized."""
     if not parameter.is_floating_point() or parameter.numel() == 0:
         raise InvalidParameterError(
@@ -131,6 +134,6 @@ def _checked(parameter: Tensor) -> Tensor:
             "this parameter is sharded over processes (a DTensor, as fully_shard makes them), but scales and labels "
             "need the whole of it; use DistributedDataParallel"
         )
-    if not bool(torch.isfinite(parameter).all()):
+    if finite and not bool(torch.isfinite(parameter).all()):
         raise InvalidParameterError(f"a quantized parameter of shape {tuple(parameter.shape)} is not finite")
     return parameter

@@ -7,6 +7,7 @@ projections that cannot do with less (sparsemax with three labels and more).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -22,6 +23,8 @@ from mrfq.projections.intervals import locate
 
 #: a weight this near to a level, in units of half the distance to the next, counts as discrete
 NEAR = 1e-3
+#: weights that a thread of a CPU, or a GPU, handles at a time
+PART, LARGE_PART = 2**16, 2**24
 
 
 class Latent(ABC):
@@ -36,6 +39,8 @@ class Latent(ABC):
     """
 
     v: Tensor
+    #: the weights, while the network has its rounded ones
+    relaxed: Tensor | None = None
 
     def __init__(self, parameter: Tensor, levels: list[float], method: Method, scale: Scale) -> None:
         self.parameter, self.levels, self.method = parameter, levels, method
@@ -44,7 +49,7 @@ class Latent(ABC):
         self.projection: Projection = method.fit(self.labels)
         self.rows = rows_of(parameter.shape, scale)
         weights = parameter.detach().to(dtype)
-        fitted = fit_scales(weights.reshape(self.rows, -1), levels)
+        fitted = fit_scales(weights.reshape(self.rows, -1), self.labels)
         #: (rows,) factors of the levels, or None
         self.scales = None if scale is None else fitted
         self._start(weights, fitted)
@@ -77,8 +82,15 @@ class Latent(ABC):
         """Return what `fill` needs."""
         found = {"v": self.v.detach(), "scales": self.scales}
         if self.method.mixing != 1:
-            found["weights"] = self.parameter.detach()
+            found["weights"] = self._memory()
         return found
+
+    def _memory(self) -> Tensor:
+        """Return what mixing begins with at the next step."""
+        return self.parameter.detach() if self.relaxed is None else self.relaxed
+
+    def _remember(self, weights: Tensor) -> None:
+        self.parameter.copy_(weights)
 
     def fill(self, state: dict[str, Any]) -> None:
         """Take over a state.
@@ -96,12 +108,13 @@ class Latent(ABC):
         if self.scales is not None:
             self.scales.copy_(state["scales"])
         if "weights" in state:
-            self.parameter.copy_(state["weights"])
+            self._remember(state["weights"])
 
     @property
     def grid(self) -> Grid:
         """The values that the rounded parameter may have."""
-        return Grid(tuple(self.levels), None if self.scales is None else self.scales.detach().clone())
+        scales = None if self.scales is None else self.scales.detach().clone()
+        return Grid(tuple(self.levels), scales, self.labels.levels.dtype)
 
     def discretise(self) -> None:
         """Set the weights to the nearest values of the grid, check them, and note the grid on the parameter."""
@@ -111,9 +124,11 @@ class Latent(ABC):
             raise MrfqError(f"a parameter of shape {tuple(self.parameter.shape)} is not on its levels")
         attach(cast(torch.nn.Parameter, self.parameter), grid)
 
-    def release(self, weights: Tensor) -> None:
-        """Give the parameter weights that are not discrete again."""
-        self.parameter.copy_(weights)
+    def release(self) -> None:
+        """Give the parameter the weights again that were put aside."""
+        assert self.relaxed is not None
+        self.parameter.copy_(self.relaxed)
+        self.relaxed = None
         attach(cast(torch.nn.Parameter, self.parameter), None)
 
     def _gradient(self) -> Tensor | None:
@@ -124,81 +139,108 @@ class Latent(ABC):
             raise InvalidParameterError(
                 f"the gradient of a quantized parameter of shape {tuple(g.shape)} is sparse; use sparse=False"
             )
-        return g.to(self.labels.levels.dtype)
+        return g
+
+    def _hand_over(self, g: Tensor | None) -> None:
+        """Give the latent its gradient, in its own layout: fused optimisers walk through both side by side."""
+        self.v.grad = g if g is None or g.stride() == self.v.stride() else torch.empty_like(self.v).copy_(g)
 
 
 class ScalarLatent(Latent):
     """One number a weight, in units of the weights; the levels are multiples of the scales."""
 
     def _start(self, weights: Tensor, fitted: Tensor) -> None:
-        self._spread()
         unscaled = self.scales is None and self.method.starts_at_levels(self.labels)
-        self.v = weights / fitted if unscaled else self._as_rows(weights).clone()
-        #: memory for one more number a weight: positions between levels, then the gradient of the latent
-        self.buffer = torch.empty_like(self.v)
-
-    def _spread(self) -> None:
-        """Choose the shape in which scales meet weights: channels broadcast, groups need the weights regrouped."""
+        self.v = weights / fitted if unscaled else weights.clone()
         shape = self.parameter.shape
-        self._grouped = self.rows > 1 and self.rows != shape[0]
-        self._shape = (self.rows, 1) if self._grouped else (self.rows, *[1] * (len(shape) - 1)) if len(shape) else (1,)
-        self._scale = None if self.scales is None else self.scales.view(self._shape if self.rows > 1 else ())
-
-    def _as_rows(self, values: Tensor) -> Tensor:
-        return values.reshape(self.rows, -1) if self._grouped else values
+        #: scales belong to groups of so many weights, or None where those of a channel share one, or all do
+        self._group = None if self.rows == 1 or self.rows == shape[0] else shape.numel() // self.rows
+        #: memory for one more number a weight: positions between levels, then the gradient of the latent
+        self.buffer = torch.empty_like(self.v) if self._group is None else self.v.new_empty(shape)
 
     @property
     def _scalar(self) -> ScalarProjection:
         return cast(ScalarProjection, self.projection)
 
+    def _parts(self) -> Iterator[tuple[Any, Tensor | None]]:
+        """Yield places along the first dimension, and their scales: taken in turn, temporary tensors stay small."""
+        n = len(self.parameter) if self.parameter.ndim else 1
+        size = max(_part_size(self.v.device) * n // self.parameter.numel(), 1)
+        if size >= n or self.parameter.ndim == 0:
+            yield ..., self._scales_of(...)
+            return
+        each = max(self.rows // n, 1)
+        for k in range(0, n, size):
+            scaled = slice(k * each, (k + size) * each) if self.rows > 1 else ...
+            yield slice(k, k + size), self._scales_of(scaled)
+
+    def _scales_of(self, rows: Any) -> Tensor | None:
+        """Return scales in the shape in which they meet `_of` the weights."""
+        if self.scales is None:
+            return None
+        if self.rows == 1:
+            return self.scales[0]
+        return self.scales[rows].view(-1, *[1] * (1 if self._group else self.parameter.ndim - 1))
+
+    def _of(self, values: Tensor, place: Any) -> Tensor:
+        """Return the values at a place, (groups, size of a group) if scales belong to groups."""
+        return values[place] if self._group is None else values[place].reshape(-1, self._group)
+
     def receive(self, beta: float) -> None:
         g = self._gradient()
-        self.v.grad = None if g is None else self._pulled(self._as_rows(g), beta)
+        if g is None:
+            self._hand_over(None)
+        elif self.method.pull == "identity":
+            self._hand_over(g.to(self.v.dtype))
+        else:
+            for place, scale in self._parts():
+                self._pull(g, place, scale, beta)
+            self._hand_over(self.buffer)
         if self.method.carry == "primal":
-            self.v.copy_(self._as_rows(self.parameter))
-        elif self.method.carry == "none":
+            self.v.copy_(self.parameter)
+        elif self.method.carry == "none" and g is not None:  # a frozen layer keeps its last latent
             self.v.zero_()
 
-    def _pulled(self, g: Tensor, beta: float) -> Tensor:
-        pull = self.method.pull
-        if pull == "identity":
-            return g
-        if pull == "clipped":
-            kernel = torch.ops.aten.hardtanh_backward.grad_input
-            clipped: Tensor = kernel(g, self._unscaled(self.v), *self.labels.ends(g), grad_input=self.buffer)
-            return clipped
-        # What `project` has left in the buffer is enough then, and the weights are not looked at.
-        told = pull == "surrogate" and self._scalar.tells_position and self.method.mixing == 1
-        w = self.v if told else self._unscaled(self._as_rows(self.parameter.detach().to(self.v.dtype)))
-        v = self._unscaled(self.v) if pull == "exact" else self.v
-        buffer = self.buffer if told or not self._scalar.tells_position else None
-        return self._scalar.pull_value(pull, g, v, w, beta, self.labels, position=buffer)
+    def _pull(self, g: Tensor, place: Any, scale: Tensor | None, beta: float) -> None:
+        """Write the gradient of the latent at a place into the buffer."""
+        v, w, buffer = (self._of(t, place) for t in (self.v, self.parameter.detach(), self.buffer))
+        g = self._of(g, place).to(v.dtype)
+        if self.method.pull == "clipped":
+            ends = self.labels.ends(g)
+            torch.ops.aten.hardtanh_backward.grad_input(g, _over(v, scale), *ends, grad_input=buffer)
+            return
+        # What `project` has left in the buffer is enough then, and the weights are not looked at. With levels -1 and 1
+        # it need not leave anything there: the weights are the positions.
+        tells = self._scalar.tells_position
+        told = self.method.pull == "surrogate" and tells and self.method.mixing == 1
+        told = told and self.labels.shared_levels != (-1.0, 1.0)
+        w = v if told else _over(w.to(v.dtype), scale)
+        v = _over(v, scale) if self.method.pull == "exact" else v
+        position = buffer if told or not tells else None
+        pulled = self._scalar.pull_value(self.method.pull, g, v, w, beta, self.labels, position=position)
+        if pulled is not buffer:
+            buffer.copy_(pulled)
 
     def project(self, beta: float, mixing: float = 1.0) -> None:
-        direct = self._scale is None and mixing == 1 and self.parameter.dtype == self.v.dtype
-        out = self.parameter if direct else None
-        w = self._scalar.value(self._unscaled(self.v), beta, self.labels, out=out, position=self.buffer)
-        if direct:
-            return
-        w = (w if self._scale is None else w.mul_(self._scale)).view(self.parameter.shape).to(self.parameter.dtype)
-        if mixing == 1:
-            self.parameter.copy_(w)
-        else:
-            self.parameter.lerp_(w, mixing)
-
-    def _unscaled(self, values: Tensor) -> Tensor:
-        """Return values in units of the levels."""
-        return values if self._scale is None else values / self._scale
+        for place, scale in self._parts():
+            v, w, buffer = self._of(self.v, place), self.parameter.detach()[place], self._of(self.buffer, place)
+            direct = scale is None and mixing == 1 and w.dtype == v.dtype
+            made = self._scalar.value(_over(v, scale), beta, self.labels, out=w if direct else None, position=buffer)
+            if direct:
+                continue
+            made = (made if scale is None else made.mul_(scale)).view(w.shape)
+            w.copy_(made if mixing == 1 else w.lerp(made.to(w.dtype), mixing))
 
     def refit(self) -> None:
         if self.scales is not None:
-            self.scales.copy_(fit_scales(self.v.reshape(self.rows, -1), self.levels))
+            self.scales.copy_(fit_scales(self.v.reshape(self.rows, -1), self.labels))
 
     def label(self) -> Tensor:
         return self.grid.nearest(self.parameter)
 
     def entropy(self) -> tuple[Tensor, Tensor]:
-        z = locate(self._unscaled(self._as_rows(self.parameter.detach().to(self.v.dtype))), self.labels).position
+        w = self._of(self.parameter.detach().to(self.v.dtype), ...)
+        z = locate(_over(w, self._scales_of(...)), self.labels).position
         t = 0.5 * (1 + z)
         return (torch.special.entr(t) + torch.special.entr(1 - t)).sum(), (z.abs() > 1 - NEAR).sum()
 
@@ -223,29 +265,37 @@ class SimplexLatent(Latent):
     def receive(self, beta: float) -> None:
         g = self._gradient()
         if g is None:
-            self.v.grad = None
+            self._hand_over(None)
         else:
-            lifted, pull = self.labels.lift(self._factors(g.flatten())), self.method.pull
+            g = g.to(self.v.dtype).flatten()
+            lifted, pull = self.labels.lift(self._factors(g)), self.method.pull
             if pull == "surrogate":
                 lifted = self.projection.surrogate(lifted, self.u, beta, self.labels)
             elif pull == "exact":
                 lifted = self.projection.exact(lifted, self.v, self.u, beta, self.labels)
-            self.v.grad = lifted
+            self._hand_over(lifted)
         if self.method.carry == "none":
-            self.v.zero_()
+            if g is not None:
+                self.v.zero_()
         elif self.method.carry != "dual":
             mirrored = self.method.carry == "mirror"
             self.v.copy_(self.projection.latent(self.u, beta, self.labels) if mirrored else self.u)
 
     def project(self, beta: float, mixing: float = 1.0) -> None:
         u = self.projection.forward(self.v, beta, self.labels)
-        self.u = u if mixing == 1 else torch.lerp(self.u, u, mixing)
+        self._remember(u if mixing == 1 else torch.lerp(self.u, u, mixing))
+
+    def _memory(self) -> Tensor:
+        return self.u
+
+    def _remember(self, weights: Tensor) -> None:
+        self.u = weights
         self.parameter.copy_(self._factors(self.labels.mean(self.u)).view(self.parameter.shape))
 
     def refit(self) -> None:
         if self.scales is not None:  # the latent is in units of the levels: fit them to the mean weights
             weights = self._factors(self.labels.mean(self.u)).view(self.rows, -1)
-            self.scales.copy_(fit_scales(weights, self.levels))
+            self.scales.copy_(fit_scales(weights, self.labels))
 
     def label(self) -> Tensor:
         return self.labels.round(self.u).view(self.parameter.shape)
@@ -259,3 +309,12 @@ def make_latent(parameter: Tensor, levels: list[float], method: Method, scale: S
     labels = LabelSet.shared(levels, 1)
     kind = ScalarLatent if isinstance(method.fit(labels), ScalarProjection) else SimplexLatent
     return kind(parameter, levels, method, scale)
+
+
+def _over(values: Tensor, scale: Tensor | None) -> Tensor:
+    """Return values in units of the levels."""
+    return values if scale is None else values / scale
+
+
+def _part_size(device: torch.device) -> int:
+    return PART * torch.get_num_threads() if device.type == "cpu" else LARGE_PART

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,6 +16,8 @@ from torch.optim import Optimizer
 
 from mrfq.errors import InvalidParameterError, InvalidProblemError, MrfqError
 from mrfq.nn.batch_norm import reestimate
+from mrfq.nn.exchange import Exchange
+from mrfq.nn.grids import attach
 from mrfq.nn.labelled_groups import SETTINGS, LabelledGroup, as_plain
 from mrfq.nn.latents import Latent
 from mrfq.nn.scaling import Scale
@@ -64,9 +66,12 @@ class LabelOptimizer(Optimizer):
 
     Notes
     -----
-    Memory beside the base optimiser: one latent of float32 a weight, and a gradient of it while a step lasts, for any
-    number of labels (sparsemax with more than two labels: as many as labels). Weights in half precision keep their
-    latents in float32. Nothing in a step waits for a GPU.
+    Memory beside the base optimiser: two numbers of float32 a weight, the latent and one to work in, for any number of
+    labels (sparsemax with more than two labels: several for each label). Weights in half precision keep their latents
+    in float32. Nothing in a step waits for a GPU.
+
+    Load weights, move the network to its device and wrap it for several processes before the optimiser is made: weights
+    that are loaded later are overwritten at the next step.
 
     A weight decay acts on the latents. With `carry="mirror"` (mirror descent in its primal form) beta is constant in
     the projection and multiplies the learning rate instead: where the projection is a function of beta times the
@@ -116,13 +121,12 @@ class LabelOptimizer(Optimizer):
         given = (labels, method, scale, refit_every, projection, carry, pull, schedule, start)
         self._settings = {name: as_plain(value) for name, value in zip(SETTINGS, given, strict=True)}
         self._groups: list[LabelledGroup] = []
-        self._ready = False
+        self._ready = self._rounded = False
         super().__init__(base.param_groups, base.defaults)
         self._ready = True
         self._link()
         with torch.no_grad():
-            for group in self.param_groups:
-                self._adopt(group)
+            self._adopt([self._labelled(group) for group in self.param_groups])
 
     # ---- a torch optimiser in every respect -------------------------------------------------------------
 
@@ -136,13 +140,13 @@ class LabelOptimizer(Optimizer):
         """
         self._check_open()
         step = self.steps_done
-        with torch.no_grad(), self._learning_rates():
+        with torch.no_grad(), self._exchange.rates(step):
             if closure is None:
                 self._receive()
-                with self._on_latents():
+                with self._exchange.latents():
                     loss = self.base.step()
             else:
-                with self._on_latents():
+                with self._exchange.latents():
                     loss = self.base.step(self._reevaluation(closure))
             for group in self._groups:
                 for latent in group.latents:
@@ -159,8 +163,12 @@ class LabelOptimizer(Optimizer):
             return
         self._check_open()
         self.base.add_param_group(param_group)
-        with torch.no_grad():
-            self._adopt(self.base.param_groups[-1])
+        try:
+            with torch.no_grad():
+                self._adopt([self._labelled(self.base.param_groups[-1])])
+        except Exception:
+            self.base.param_groups.pop()
+            raise
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything the run needs to go on, as tensors and plain data.
@@ -168,7 +176,9 @@ class LabelOptimizer(Optimizer):
         The format of torch (`state`, `param_groups`) with one more entry. It includes the weights of quantized
         parameters, by their latents; float parameters and buffers are in the state of the network.
         """
-        with self._on_latents():
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
+        with self._exchange.latents():
             state = self.base.state_dict()
         state[OWN] = {
             "format": FORMAT,
@@ -177,6 +187,9 @@ class LabelOptimizer(Optimizer):
             "finalized": self.finalized,
             "latents": [[latent.state() for latent in group.latents] for group in self._groups],
         }
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, state)
+            state = state if changed is None else changed
         return state
 
     @torch.no_grad()
@@ -188,6 +201,9 @@ class LabelOptimizer(Optimizer):
         InvalidProblemError
             A state of another optimiser, or of a network of other shapes.
         """
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = before(self, state_dict)
+            state_dict = state_dict if changed is None else changed
         own = state_dict.get(OWN)
         saved = state_dict.get("param_groups")
         if not isinstance(own, dict) or own.get("format") != FORMAT or not isinstance(saved, list):
@@ -201,24 +217,29 @@ class LabelOptimizer(Optimizer):
             self._restore(own, saved, {name: value for name, value in state_dict.items() if name != OWN})
         except Exception:
             self._groups, self.steps = kept[:2]
-            for group, before in zip(self.param_groups, kept[2], strict=True):
-                group.update(before)
+            for group, settings in zip(self.param_groups, kept[2], strict=True):
+                group.update(settings)
             raise
         self._link()
         self.steps_done, self.finalized = own["steps_done"], own["finalized"]
         for labelled in self._groups:
             labelled.reproject(self.steps_done - 1)
+        for latent in self._all():
+            attach(cast(nn.Parameter, latent.parameter), None)
         if self.finalized:
             self._discretise()
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
     def _restore(self, own: dict[str, Any], saved: list[dict[str, Any]], base: dict[str, Any]) -> None:
         self.steps = own["steps"]
         pairs = zip(self.param_groups, saved, strict=True)
-        self._groups = [LabelledGroup({**other, "params": group["params"]}, self.steps) for group, other in pairs]
+        made = [LabelledGroup({**other, "params": group["params"]}, self.steps, fresh=False) for group, other in pairs]
+        self._groups = made
         for group, states in zip(self._groups, own["latents"], strict=True):
             for latent, state in zip(group.latents, states, strict=True):
                 latent.fill(state)
-        with self._on_latents():
+        with self._exchange.latents():
             self.base.load_state_dict(base)
 
     # ---- discrete networks ------------------------------------------------------------------------------
@@ -229,16 +250,22 @@ class LabelOptimizer(Optimizer):
         if self.finalized:
             yield
             return
+        if self._rounded:
+            raise MrfqError("quantized() inside quantized(): the network has its rounded weights already")
         latents = self._all()
         with torch.no_grad():
-            kept = [latent.parameter.detach().clone() for latent in latents]
-            self._discretise()
+            for latent in latents:
+                latent.relaxed = latent.parameter.detach().clone()
+        self._rounded = True
         try:
+            with torch.no_grad():
+                self._discretise()
             yield
         finally:
+            self._rounded = False
             with torch.no_grad():
-                for latent, weights in zip(latents, kept, strict=True):
-                    latent.release(weights)
+                for latent in latents:
+                    latent.release()
 
     @torch.no_grad()
     def finalize(self, model: nn.Module | None = None, batches: Iterable[Any] | None = None) -> None:
@@ -282,27 +309,37 @@ class LabelOptimizer(Optimizer):
 
     # ---- inside -----------------------------------------------------------------------------------------
 
-    def _adopt(self, group: dict[str, Any]) -> None:
+    def _labelled(self, group: dict[str, Any]) -> LabelledGroup:
         """Make the latents of a parameter group, from its settings."""
         for name, value in self._settings.items():
             group[name] = as_plain(group.get(name, value))
         made = LabelledGroup(group, self.steps)
-        self._groups.append(made)
         for latent in made.latents:
-            self._move_state(latent)
-        made.project(self.steps_done - 1, mixing=1.0)
+            if self.base.state.get(latent.parameter) and latent.v.shape != latent.parameter.shape:
+                raise InvalidParameterError(
+                    f"{type(self.base).__name__} already has a state for a parameter of shape "
+                    f"{tuple(latent.parameter.shape)}, and {type(latent.projection).__name__} needs latents of shape "
+                    f"{tuple(latent.v.shape)}; wrap a base optimiser that has no state yet"
+                )
+        return made
 
-    def _move_state(self, latent: Latent) -> None:
-        """Hand the state that the base optimiser already has for a parameter over to its latent."""
-        state = self.base.state.pop(latent.parameter, None)
-        if state and latent.v.shape == latent.parameter.shape:
-            self.base.state[latent.v] = state
-        elif state:
-            raise InvalidParameterError("wrap the base optimiser before its first step")
+    def _adopt(self, groups: list[LabelledGroup]) -> None:
+        """Put groups to work: the network gets their weights, and latents the state that the base already has."""
+        self._groups += groups
+        for group in groups:
+            for latent in group.latents:
+                state = self.base.state.pop(latent.parameter, None)
+                if state:
+                    self.base.state[latent.v] = state
+            group.project(self.steps_done - 1, mixing=1.0)
 
     def _link(self) -> None:
         """Share parameter groups, state and defaults with the base optimiser."""
         self.param_groups, self.state, self.defaults = self.base.param_groups, self.base.state, self.base.defaults
+
+    @property
+    def _exchange(self) -> Exchange:
+        return Exchange(self.base, self._groups)
 
     def _all(self) -> list[Latent]:
         return [latent for group in self._groups for latent in group.latents]
@@ -321,7 +358,7 @@ class LabelOptimizer(Optimizer):
 
         def reevaluate() -> Any:
             nonlocal evaluations
-            with self._on_parameters():
+            with self._exchange.parameters(), torch.no_grad():  # base optimisers call closures with gradients enabled
                 if evaluations:
                     for group in self._groups:
                         group.reproject(self.steps_done - 1)
@@ -333,53 +370,21 @@ class LabelOptimizer(Optimizer):
 
         return reevaluate
 
-    @contextmanager
-    def _on_latents(self) -> Iterator[None]:
-        """Let the parameter groups hold latents, for the base optimiser."""
-        self._exchange(to_latents=True)
-        try:
-            yield
-        finally:
-            self._exchange(to_latents=False)
-
-    @contextmanager
-    def _on_parameters(self) -> Iterator[None]:
-        self._exchange(to_latents=False)
-        try:
-            yield
-        finally:
-            self._exchange(to_latents=True)
-
-    def _exchange(self, to_latents: bool) -> None:
-        # In place: some optimisers (LBFGS) hold on to the list.
-        for group, labelled in zip(self.base.param_groups, self._groups, strict=True):
-            if labelled.latents:
-                group["params"][:] = [latent.v if to_latents else latent.parameter for latent in labelled.latents]
-
-    @contextmanager
-    def _learning_rates(self) -> Iterator[None]:
-        """Multiply the learning rate of mirror descent in its primal form by beta, relative to its first value."""
-        kept = {}
-        for index, (group, labelled) in enumerate(zip(self.param_groups, self._groups, strict=True)):
-            factor = labelled.rate_factor(self.steps_done)
-            if factor != 1:
-                kept[index] = group["lr"]
-                group["lr"] = group["lr"] * factor
-        try:
-            yield
-        finally:
-            for index, rate in kept.items():
-                self.param_groups[index]["lr"] = rate
-
     def _check_open(self) -> None:
         if self.finalized:
             raise MrfqError("this LabelOptimizer is finalized: its network is discrete and cannot be trained on")
+        if self._rounded:
+            raise MrfqError("the network has its rounded weights for a while: leave quantized() before you go on")
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__.copy()  # that of torch keeps only what it knows of
+        # As in torch, copies have no hooks, and none of the `step` that schedulers put around the original.
+        own = ("base", "steps", "steps_done", "finalized", "_settings", "_groups", "_ready", "_rounded")
+        return {name: self.__dict__[name] for name in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._link()
+        super().__setstate__({})
 
     def __repr__(self) -> str:
         quantized = sum(latent.parameter.numel() for latent in self._all())

@@ -51,16 +51,17 @@ def rows_of(shape: torch.Size, scale: Scale) -> int:
     return shape.numel() // scale
 
 
-def fit_scales(weights: Tensor, levels: Sequence[float], rounds: int = ROUNDS) -> Tensor:
+def fit_scales(weights: Tensor, levels: Sequence[float] | LabelSet, rounds: int = ROUNDS) -> Tensor:
     """Return the scales s > 0 of least-squares fits `weights[r] ~ s[r] q`, q from the levels.
 
     Alternates nearest levels and the closed form `<w, q> / <q, q>`; for levels -1 and 1 the first round is exact,
-    `mean |w|`. Never waits for a GPU.
+    `mean |w|`.
 
     Parameters
     ----------
     weights : Tensor, shape (rows, m)
-    levels : sequence of float
+    levels : sequence of float or LabelSet
+        A label set that was used before, so that it knows its levels as numbers, is what a GPU need not be waited for.
 
     Returns
     -------
@@ -72,13 +73,15 @@ def fit_scales(weights: Tensor, levels: Sequence[float], rounds: int = ROUNDS) -
     >>> fit_scales(torch.tensor([[0.5, -0.3, 0.1], [2.0, 2.0, -2.0]]), [-1.0, 1.0])
     tensor([0.3000, 2.0000])
     """
-    size = sum(abs(q) for q in levels) / len(levels)
+    labels = levels if isinstance(levels, LabelSet) else LabelSet.shared(levels, 1, dtype=weights.dtype)
+    numbers = labels.shared_levels
+    assert numbers is not None
+    size = sum(abs(q) for q in numbers) / len(numbers)
     if size == 0:
         return torch.ones_like(weights[:, 0])
-    labels = LabelSet.shared(levels, 1, dtype=weights.dtype, device=weights.device)
     spread = weights.abs().mean(1, keepdim=True)
     scale = torch.where(spread > 0, spread / size, 1.0)
-    for _ in range(1 if tuple(levels) == (-1.0, 1.0) else rounds):
+    for _ in range(1 if numbers == (-1.0, 1.0) else rounds):
         q = Nearest().value(weights / scale, 1.0, labels)
         fitted = (weights * q).sum(1, keepdim=True) / (q * q).sum(1, keepdim=True)
         scale = torch.where(fitted > 0, fitted, scale)
