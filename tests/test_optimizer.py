@@ -101,6 +101,21 @@ def test_one_number_a_weight_is_stable_mirror_descent_on_all_labels(levels):
     torch.testing.assert_close(weights(model), weights(lifted_model), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("levels", ["binary", "ternary"])
+@pytest.mark.parametrize("pull", ["identity", "exact", "surrogate", "surrogate-twice"])
+def test_scores_per_label_take_the_steps_of_the_solver(pull, levels):
+    model, steps, beta = network(), 8, Geometric(1, 5)
+    optimizer = LabelOptimizer(
+        sgd(model, 0.1), labels=levels, method="pmf", pull=pull, projection=Softmax(), steps=steps, schedule=beta
+    )
+    problem = NetworkLoss(network(), nn.functional.cross_entropy, (INPUTS, TARGETS), labels=levels)
+    start = torch.cat([latent.u for latent in optimizer._all()])
+    solver = solvers.Splitting(Softmax(floor=1e-300), "dual", pull, beta, Step(0.1), interior=0.0)
+    train(model, optimizer, steps)
+    u = solve(problem, solver, init=start, max_iters=steps).relaxed
+    torch.testing.assert_close(weights(model), problem.label_set.mean(u), rtol=0, atol=1e-10)
+
+
 def test_sparsemax_of_two_labels_is_piecewise_affine():
     one, two = network(), network()
     a = LabelOptimizer(sgd(one), method="pgd", steps=10)
@@ -357,6 +372,7 @@ def test_a_copy_goes_on_alike():
         ({"projection": Tanh(), "labels": "ternary"}, InvalidParameterError, "exactly two labels"),
         ({"projection": "tanh"}, InvalidParameterError, "must be a Projection"),
         ({"schedule": "fast"}, InvalidParameterError, "must be a Schedule or a number"),
+        ({"pull": "surrogate-twice"}, InvalidParameterError, "one score per label"),
         ({"projection": Softmax(), "pull": "clipped"}, InvalidParameterError, "one number a weight"),
     ],
 )

@@ -20,6 +20,7 @@ from mrfq.nn.methods import Method
 from mrfq.nn.scaling import Scale, fit_scales, rows_of
 from mrfq.projections import Projection, ScalarProjection, Softmax
 from mrfq.projections.intervals import locate
+from mrfq.projections.scalar import ScalarPull
 
 #: a weight this near to a level, in units of half the distance to the next, counts as discrete
 NEAR = 1e-3
@@ -217,7 +218,8 @@ class ScalarLatent(Latent):
         w = v if told else _over(w.to(v.dtype), scale)
         v = _over(v, scale) if self.method.pull == "exact" else v
         position = buffer if told or not tells else None
-        pulled = self._scalar.pull_value(self.method.pull, g, v, w, beta, self.labels, position=position)
+        kind = cast(ScalarPull, self.method.pull)  # the others are dealt with above, or refused
+        pulled = self._scalar.pull_value(kind, g, v, w, beta, self.labels, position=position)
         if pulled is not buffer:
             buffer.copy_(pulled)
 
@@ -269,8 +271,9 @@ class SimplexLatent(Latent):
         else:
             g = g.to(self.v.dtype).flatten()
             lifted, pull = self.labels.lift(self._factors(g)), self.method.pull
-            if pull == "surrogate":
-                lifted = self.projection.surrogate(lifted, self.u, beta, self.labels)
+            if pull in ("surrogate", "surrogate-twice"):
+                u = self.u if pull == "surrogate" else self.projection.forward(self.u, beta, self.labels)
+                lifted = self.projection.surrogate(lifted, u, beta, self.labels)
             elif pull == "exact":
                 lifted = self.projection.exact(lifted, self.v, self.u, beta, self.labels)
             self._hand_over(lifted)

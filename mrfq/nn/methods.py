@@ -13,7 +13,6 @@ from mrfq import plain
 from mrfq.errors import InvalidParameterError, UnknownNameError
 from mrfq.labels import LabelSet
 from mrfq.projections import (
-    Argmax,
     DistanceSoftmax,
     Nearest,
     PiecewiseAffine,
@@ -27,8 +26,8 @@ from mrfq.projections import (
 from mrfq.schedules import Constant, Geometric, InverseSigmoid, Linear, Schedule, as_schedule
 
 Carry = Literal["primal", "mirror", "dual", "none"]
-Pull = Literal["identity", "exact", "surrogate", "clipped"]
-CARRIES, PULLS = ("primal", "mirror", "dual", "none"), ("identity", "exact", "surrogate", "clipped")
+Pull = Literal["identity", "exact", "surrogate", "surrogate-twice", "clipped"]
+CARRIES, PULLS = ("primal", "mirror", "dual", "none"), ("identity", "exact", "surrogate", "surrogate-twice", "clipped")
 Start = Literal["weights", "levels"]
 STARTS = ("weights", "levels")
 #: beta of all tuned runs of PMF
@@ -47,9 +46,10 @@ class Method:
         From latents to weights, for any number of labels.
     carry : {"dual", "primal", "mirror", "none"}
         What a step starts from: the latent; the weight itself; the weight under the inverse projection; zero.
-    pull : {"identity", "exact", "surrogate", "clipped"}
+    pull : {"identity", "exact", "surrogate", "surrogate-twice", "clipped"}
         How a gradient reaches the latent: as it is; by the derivative of the projection; by the surrogate of the
-        published PMF code; as it is where the latent is between the extreme levels, and zero outside.
+        published PMF code, with s = u; the same with u projected once more, as that code does, for latents with one
+        score per label; as it is where the latent is between the extreme levels, and zero outside.
     schedule : Schedule or float
         Of beta, over the steps of the run.
     mixing : float
@@ -98,6 +98,8 @@ class Method:
             raise InvalidParameterError(reason)
         if self.pull == "exact" and projection.flat:
             raise InvalidParameterError(f"pull='exact': {projection.flat}")
+        if self.pull == "surrogate-twice" and isinstance(projection, ScalarProjection):
+            raise InvalidParameterError("pull='surrogate-twice' needs one score per label: projection=Softmax()")
         if self.pull == "clipped" and not isinstance(projection, ScalarProjection):
             raise InvalidParameterError("pull='clipped' needs a projection with one number a weight, such as Nearest")
         return projection
@@ -127,8 +129,7 @@ METHODS: dict[str, Method] = {
     "proxquant": Method(
         Shrink(),
         carry="primal",
-        start="levels",
-        schedule=Linear(0, 0.01),
+        schedule=Linear(0, 1e-3),
         reference="Bai, Wang and Liberty, ProxQuant, ICLR 2019",
     ),
     "parq": Method(
@@ -141,8 +142,6 @@ METHODS: dict[str, Method] = {
         reference="Yang et al., Quantization Networks, CVPR 2019; as mirror descent: " + MD,
     ),
 }
-#: projections whose latents have one score per label: memory grows with the number of labels
-SIMPLEX = (Argmax, Sparsemax)
 
 
 def make_method(

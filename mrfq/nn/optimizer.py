@@ -54,7 +54,7 @@ class LabelOptimizer(Optimizer):
         Fit the scales to the latents again every so many steps; left out, they stay fixed.
     projection : Projection, optional
     carry : {"dual", "primal", "mirror", "none"}, optional
-    pull : {"identity", "exact", "surrogate", "clipped"}, optional
+    pull : {"identity", "exact", "surrogate", "surrogate-twice", "clipped"}, optional
     schedule : Schedule or float, optional
     start : {"weights", "levels"}, optional
         Choices of the method made otherwise; see `mrfq.nn.Method`.

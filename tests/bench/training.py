@@ -4,8 +4,10 @@
     python tests/bench/training.py --data FOLDER --suite mnist-lenet5    # one suite of training.toml
     python tests/bench/training.py --docs docs/benchmarks.md             # put what there is into the tables
 
-A run that is finished is kept, one that was interrupted goes on, so the first command resumes. The folder holds the
-data sets as `mrfq train --data` expects them. With `--limit-steps` every run is cut short, to try the commands.
+A run that is finished is kept, one that was interrupted goes on, so the first command resumes. What finished runs found
+is collected in training.json beside this file, from which the tables are made; runs of other settings than those of
+training.toml are dropped from it. The folder holds the data sets as `mrfq train --data` expects them. With
+`--limit-steps` every run is cut short, to try the commands, and nothing is collected.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from joblib import Parallel, delayed
 from mrfq.errors import MrfqError
 from mrfq.train import Settings, train
 
-SUITES = Path(__file__).with_suffix(".toml")
+SUITES, RESULTS = Path(__file__).with_suffix(".toml"), Path(__file__).with_suffix(".json")
+#: what is kept of a summary
+KEPT = ("test_accuracy", "validation_accuracy", "train_accuracy", "best_epoch", "steps", "seconds", "packed_bytes")
 BEGIN, END = "<!-- training: begin -->", "<!-- training: end -->"
 
 
@@ -65,13 +69,34 @@ def run(job: Job, data: str, out: Path, device: str, limit_steps: int | None) ->
     return f"{job.folder}: {summary['test_accuracy']:.2f} ({time.perf_counter() - began:.0f} s)"
 
 
-def summaries(out: Path, suite: str, entry: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Return the summaries of finished runs, by the name of the row."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in entry["methods"]}
-    for job in jobs_of(suite, entry):
+def collect(out: Path, jobs: list[Job]) -> None:
+    """Add what finished runs found to the results, and drop what belongs to no job any more."""
+    known = {job.folder: job for job in jobs}
+    old = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found = {key: entry for key, entry in old.items() if key in known and entry["settings"] == known[key].settings}
+    for job in jobs:
         path = out / job.folder / "summary.json"
         if path.exists():
-            found[job.name].append(json.loads(path.read_text()))
+            summary = json.loads(path.read_text())
+            machine = f"{summary['environment']['device']}, torch {summary['environment']['torch']}"
+            kept = {name: summary[name] for name in KEPT}
+            if all(summary["settings"][name] == _listed(value) for name, value in job.settings.items()):
+                found[job.folder] = {"settings": job.settings, **kept, "machine": machine}
+    rows = (f"{json.dumps(key)}: {json.dumps(found[key])}" for key in sorted(found))
+    RESULTS.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def summaries(suite: str, entry: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return what finished runs found, by the name of the row."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in entry["methods"]}
+    for job in jobs_of(suite, entry):
+        if results.get(job.folder, {}).get("settings") == job.settings:
+            found[job.name].append(results[job.folder])
     return found
 
 
@@ -98,9 +123,9 @@ def row(name: str, runs: list[dict[str, Any]], entry: dict[str, Any]) -> list[st
     return [f"`{name}`", spread(tests), validation, str(len(runs)), own, seconds, size, verdict]
 
 
-def table(out: Path, suite: str, entry: dict[str, Any]) -> str:
+def table(suite: str, entry: dict[str, Any]) -> str:
     """Return the table of a suite, best test accuracy first; rows without runs say so."""
-    found = summaries(out, suite, entry)
+    found = summaries(suite, entry)
     head = ["", "test %", "validation %", "seeds", "settings", "seconds", "kB", "target"]
     order = sorted(
         found, key=lambda name: -statistics.mean(r["test_accuracy"] for r in found[name]) if found[name] else 0
@@ -131,12 +156,14 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--limit-steps", type=int)
+    parser.add_argument("--collect", action="store_true", help="look for finished runs without training")
     parser.add_argument("--docs", type=Path, help="page with the markers for the tables")
     options = parser.parse_args()
     suites = tomllib.loads(SUITES.read_text())
     chosen = {name: entry for name, entry in suites.items() if not options.suite or name in options.suite}
     if options.suite and len(chosen) < len(set(options.suite)):
         raise SystemExit(f"unknown suite; there are {', '.join(suites)}")
+    every = [job for name, entry in suites.items() for job in jobs_of(name, entry)]
     if options.data:
         jobs = [job for name, entry in chosen.items() for job in jobs_of(name, entry)]
         jobs = [job for job in jobs if not options.method or job.name in options.method]
@@ -145,7 +172,11 @@ def main() -> None:
         )
         for line in lines:
             print(line, flush=True)
-    text = "\n\n".join(table(options.out, name, entry) for name, entry in chosen.items())
+            if options.limit_steps is None:
+                collect(options.out, every)
+    elif options.collect:
+        collect(options.out, every)
+    text = "\n\n".join(table(name, entry) for name, entry in chosen.items())
     if options.docs:
         insert(options.docs, text)
     else:
