@@ -114,6 +114,7 @@ html_sidebars = {
 }
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+copybutton_line_continuation_character = "\\"
 
 
 # ---- the tables of all solvers, from the registry, so that they cannot go stale -----------------------------

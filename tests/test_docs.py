@@ -27,6 +27,11 @@ SESSIONS = {
     "README.md": ("mrfq generate", "mrfq solve"),
     "solve.md": ("mrfq", "echo", "cat"),
     "files.md": ("mrfq", "printf"),
+    "train.md": (
+        "mrfq train --model lenet300 --dataset digits",
+        "mrfq train --resume --out digits",
+        "mrfq inspect digits",
+    ),
 }
 
 

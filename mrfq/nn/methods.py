@@ -139,7 +139,7 @@ METHODS: dict[str, Method] = {
     ),
     "soft-staircase": Method(
         SoftStaircase("interval"),
-        reference="Yang et al., Quantization Networks, CVPR 2019; as mirror descent: " + MD,
+        reference="soft quantization functions, as mirror descent: " + MD,
     ),
 }
 

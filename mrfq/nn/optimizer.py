@@ -84,10 +84,12 @@ class LabelOptimizer(Optimizer):
 
     Examples
     --------
+    >>> import mrfq
     >>> model = nn.Sequential(nn.Linear(4, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2, bias=False))
     >>> inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
     >>> targets = (inputs[:, 0] > 0).long()
-    >>> optimizer = LabelOptimizer(torch.optim.Adam(model.parameters(), lr=0.01), labels="ternary", steps=50)
+    >>> groups = mrfq.nn.parameter_groups(model, labels="ternary")  # batch norm stays float
+    >>> optimizer = LabelOptimizer(torch.optim.Adam(groups, lr=0.01), steps=50)
     >>> for _ in range(50):
     ...     optimizer.zero_grad()
     ...     loss = nn.functional.cross_entropy(model(inputs), targets)

@@ -183,7 +183,7 @@ class PiecewiseAffine(ScalarProjection):
         return stairs(located, labels)
 
     def derivative(self, v: Tensor, beta: float, labels: LabelSet) -> Tensor:
-        return torch.where(locate(v, labels).position.abs() < min(1.0, 1 / beta), beta, 0.0).to(v.dtype)
+        return (locate(v, labels).position.abs() < min(1.0, 1 / beta)).to(v.dtype).mul_(beta)
 
 
 def _sum_of_steps(v: Tensor, beta: float, levels: tuple[float, ...], out: Tensor | None, step: Tensor | None) -> Tensor:
