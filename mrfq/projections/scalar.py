@@ -66,12 +66,17 @@ class ScalarProjection(Projection):
         if kind == "identity":
             return g
         if kind == "exact":
-            return self.derivative(v, beta, labels).mul_(g)
+            tanh = self.is_tanh(labels)
+            return exact_tanh(g, w, beta, position) if tanh else self.derivative(v, beta, labels).mul_(g)
         if self.bounded and labels.shared_levels == (-1.0, 1.0):
             return surrogate_pull(g, w, beta, position)
         if position is None or not self.tells_position:
             position = locate(w, labels, position=position).position
         return surrogate_pull(g, position, beta, position)
+
+    def is_tanh(self, labels: LabelSet) -> bool:
+        """Return whether the values are `tanh(beta v)`, whose derivative follows from them without a tanh."""
+        return False
 
     def forward(self, v: Tensor, beta: float, labels: LabelSet) -> Tensor:
         return labels.interpolate(self.value(v, beta, labels))
@@ -155,20 +160,8 @@ class Tanh(ScalarProjection):
         slope: Tensor = 0.5 * (high - low) * beta * (1 - torch.tanh(beta * v) ** 2)
         return slope
 
-    def pull_value(
-        self,
-        kind: ScalarPull,
-        g: Tensor,
-        v: Tensor,
-        w: Tensor,
-        beta: float,
-        labels: LabelSet,
-        *,
-        position: Tensor | None = None,
-    ) -> Tensor:
-        if kind == "exact" and labels.shared_levels == (-1.0, 1.0):
-            return exact_tanh(g, w, beta, position)
-        return super().pull_value(kind, g, v, w, beta, labels, position=position)
+    def is_tanh(self, labels: LabelSet) -> bool:
+        return labels.shared_levels == (-1.0, 1.0)
 
     def latent(self, u: Tensor, beta: float, labels: LabelSet) -> Tensor:
         limit = 1 - max(self.floor, torch.finfo(u.dtype).eps)

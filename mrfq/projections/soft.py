@@ -12,7 +12,7 @@ from torch import Tensor
 from mrfq.errors import InvalidParameterError
 from mrfq.labels import LabelSet
 from mrfq.projections.intervals import locate, stairs
-from mrfq.projections.scalar import ScalarProjection, ScalarPull, exact_tanh
+from mrfq.projections.scalar import ScalarProjection
 
 #: exponents are cut off here: what is below would not count, and exp of it is a hundred times slower
 NEGLIGIBLE = -80.0
@@ -68,20 +68,8 @@ class SoftStaircase(ScalarProjection):
             total.addcmul_(step, step, value=-0.5 * (b - a) * beta).add_(0.5 * (b - a) * beta)
         return total
 
-    def pull_value(
-        self,
-        kind: ScalarPull,
-        g: Tensor,
-        v: Tensor,
-        w: Tensor,
-        beta: float,
-        labels: LabelSet,
-        *,
-        position: Tensor | None = None,
-    ) -> Tensor:
-        if kind == "exact" and self.form == "sum" and labels.shared_levels == (-1.0, 1.0):
-            return exact_tanh(g, w, beta, position)
-        return super().pull_value(kind, g, v, w, beta, labels, position=position)
+    def is_tanh(self, labels: LabelSet) -> bool:
+        return self.form == "sum" and labels.shared_levels == (-1.0, 1.0)
 
     @property
     def tells_position(self) -> bool:  # type: ignore[override]

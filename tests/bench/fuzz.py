@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import lzma
+import pickle
 import random
 import re
 import sys
@@ -17,16 +18,22 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from mrfq.errors import FileFormatError
 from mrfq.io.evidence import read_evidence
 from mrfq.io.formats import read
 from mrfq.io.mpe import read_mpe
+from mrfq.io.state_tree import read_state, write_state
+from mrfq.nn import LabelOptimizer
+from mrfq.nn.images.idx import read_idx
+from mrfq.nn.images.numpy_pickle import read_pickle
+from mrfq.nn.packed import load, save
 
 UAI = b"""MARKOV
 3
@@ -52,6 +59,28 @@ PAIRWISE_JSON = b"""{"format": "mrfq", "version": 1, "kind": "pairwise", "dtype"
 [2, "inf", -3]], "edges": [[0, 1]], "tables": [[0, 1, 2, 3, 4, 5, 6, 7, 8]], "weights": [2], "names": ["a", 7]}"""
 FACTORS_JSON = b"""{"format": "mrfq", "version": 1, "kind": "factors", "cardinalities": [2, 3], "factors": [
 {"scope": [1, 0], "table": [0, 1, 2, "inf", 4e0, 5]}, {"scope": [], "table": [-1]}]}"""
+
+
+def packed_sample() -> bytes:
+    """Return a packed network."""
+    layer = torch.nn.Linear(6, 4)
+    optimizer = LabelOptimizer(
+        torch.optim.SGD(layer.parameters(), lr=0.1), labels="ternary", scale="channel", method="bc"
+    )
+    optimizer.finalize()
+    with tempfile.TemporaryDirectory() as folder:
+        save(layer, Path(folder, "sample"))
+        return Path(folder, "sample").read_bytes()
+
+
+def state_sample() -> bytes:
+    """Return the state of a run."""
+    tree = {"step": 3, "rate": 1e-3, "state": {0: {"m": torch.ones(3)}}, "names": ["a", None, (1.5, True)]}
+    with tempfile.TemporaryDirectory() as folder:
+        write_state(Path(folder, "sample"), "sample", 1, tree)
+        return Path(folder, "sample").read_bytes()
+
+
 #: valid files of every format, by name
 SAMPLES = {
     "model.uai": UAI,
@@ -69,6 +98,19 @@ SAMPLES = {
     "model.uai.gz": gzip.compress(UAI, mtime=0),
     "model.uai.xz": lzma.compress(UAI),
     "pairwise.json.gz": gzip.compress(PAIRWISE_JSON, mtime=0),
+    "packed.safetensors": packed_sample(),
+    "state.safetensors": state_sample(),
+    "images-idx3-ubyte": b"\0\0\x08\x03" + b"\0\0\0\x02" * 3 + bytes(range(8)),
+    "images-idx3-ubyte.gz": gzip.compress(b"\0\0\x0d\x01\0\0\0\x02" + bytes(8), mtime=0),
+    "batch.pickle": pickle.dumps({b"data": np.arange(6, dtype=np.uint8).reshape(2, 3), b"labels": [1, 2]}, protocol=2),
+}
+#: how files that are not models are read
+BINARY: dict[str, Callable[[Path], object]] = {
+    "packed.safetensors": load,
+    "state.safetensors": lambda path: read_state(path, "sample", 1),
+    "images-idx3-ubyte": read_idx,
+    "images-idx3-ubyte.gz": read_idx,
+    "batch.pickle": lambda path: read_pickle(path, 10_000),
 }
 #: what is written into files: numbers of all kinds, words, structure, junk
 PAYLOADS = (
@@ -160,6 +202,8 @@ def attempt(folder: Path, name: str, data: bytes) -> str:
             read_evidence(path)
         elif name.endswith(".MPE"):
             read_mpe(path)
+        elif name in BINARY:
+            BINARY[name](path)
         else:
             problem = read(path)
             problem.energy(problem.label_set.round(torch.zeros(problem.shape)))
@@ -198,7 +242,7 @@ def main() -> None:
             bugs += outcome not in ("read", "FileFormatError")
             counts[name][outcome] += 1
     for name, found in counts.items():
-        print(f"{name:18s}" + "  ".join(f"{outcome} {k}" for outcome, k in sorted(found.items())))
+        print(f"{name:24s}" + "  ".join(f"{outcome} {k}" for outcome, k in sorted(found.items())))
     print(f"{options.count} files, seed {options.seed}, {bugs} bugs, {time.perf_counter() - began:.1f} s")
     sys.exit(1 if bugs else 0)
 
