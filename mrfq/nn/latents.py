@@ -24,8 +24,10 @@ from mrfq.projections.scalar import ScalarPull
 
 #: a weight this near to a level, in units of half the distance to the next, counts as discrete
 NEAR = 1e-3
-#: weights that a thread of a CPU, or a GPU, handles at a time
-PART, LARGE_PART = 2**16, 2**24
+#: a parameter of more weights than this, for each thread of a CPU, is handled in parts of so many
+WHOLE, PART = 2**18, 2**16
+#: the same for a GPU
+LARGE_PART = 2**24
 
 
 class Latent(ABC):
@@ -165,9 +167,9 @@ class ScalarLatent(Latent):
 
     def _parts(self) -> Iterator[tuple[Any, Tensor | None]]:
         """Yield places along the first dimension, and their scales: taken in turn, temporary tensors stay small."""
-        n = len(self.parameter) if self.parameter.ndim else 1
-        size = max(_part_size(self.v.device) * n // self.parameter.numel(), 1)
-        if size >= n or self.parameter.ndim == 0:
+        n, count = len(self.parameter) if self.parameter.ndim else 1, self.parameter.numel()
+        size = max(_part_size(self.v.device, count) * n // count, 1)
+        if size >= n:
             yield ..., self._scales_of(...)
             return
         each = max(self.rows // n, 1)
@@ -185,7 +187,8 @@ class ScalarLatent(Latent):
 
     def _of(self, values: Tensor, place: Any) -> Tensor:
         """Return the values at a place, (groups, size of a group) if scales belong to groups."""
-        return values[place] if self._group is None else values[place].reshape(-1, self._group)
+        part = values if place is ... else values[place]
+        return part if self._group is None else part.reshape(-1, self._group)
 
     def receive(self, beta: float) -> None:
         g = self._gradient()
@@ -225,7 +228,8 @@ class ScalarLatent(Latent):
 
     def project(self, beta: float, mixing: float = 1.0) -> None:
         for place, scale in self._parts():
-            v, w, buffer = self._of(self.v, place), self.parameter.detach()[place], self._of(self.buffer, place)
+            v, w, buffer = self._of(self.v, place), self.parameter.detach(), self._of(self.buffer, place)
+            w = w if place is ... else w[place]
             direct = scale is None and mixing == 1 and w.dtype == v.dtype
             made = self._scalar.value(_over(v, scale), beta, self.labels, out=w if direct else None, position=buffer)
             if direct:
@@ -319,5 +323,8 @@ def _over(values: Tensor, scale: Tensor | None) -> Tensor:
     return values if scale is None else values / scale
 
 
-def _part_size(device: torch.device) -> int:
-    return PART * torch.get_num_threads() if device.type == "cpu" else LARGE_PART
+def _part_size(device: torch.device, count: int) -> int:
+    if device.type != "cpu":
+        return LARGE_PART
+    threads = torch.get_num_threads()
+    return count if count <= WHOLE * threads else PART * threads

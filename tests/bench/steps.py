@@ -1,7 +1,8 @@
 """The price of a training step with `LabelOptimizer`, against its base optimiser on the float network: `make bench`.
 
-All variants take turns, step by step, in one process with one thread, so that a noisy machine hurts them alike; the
-table has medians of the steps and of the ratios of neighbouring steps. torchao's PARQ takes part if it is installed.
+All variants take turns in one process with one thread, in random order, each for a block of steps, as a training run
+has its tensors in the caches and not those of others. A block counts by its median without the first steps; the table
+has medians over the blocks, and of the ratios within a round. torchao's PARQ takes part if it is installed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -36,9 +38,8 @@ VARIANTS: dict[str, list[tuple[str, str, float | None]]] = {
     ],
     "resnet20": [("binary", "pmf", 1.05), ("ternary", "pmf", 1.05), ("4bit", "pmf", 1.05)],
 }
-#: batch size, image channels and side, counted steps
-SHAPES = {"lenet300": (100, 1, 28, 400), "resnet20": (128, 3, 32, 12)}
-WARM_UP = 5
+#: batch size, image channels and side, rounds, steps of a block, steps of it that do not count
+SHAPES = {"lenet300": (100, 1, 28, 31, 25, 5), "resnet20": (128, 3, 32, 9, 3, 1)}
 Stepper = Callable[[], None]
 
 
@@ -60,7 +61,7 @@ def torchao_parq(model: nn.Module, bits: int) -> torch.optim.Optimizer:
 
 def stepper(name: str, wrap: Callable[[nn.Module], torch.optim.Optimizer]) -> Stepper:
     """Return a function that takes one training step on a fixed batch."""
-    batch, channels, size, _ = SHAPES[name]
+    batch, channels, size = SHAPES[name][:3]
     model = models.build(name, channels=channels, size=size, classes=10, seed=0).train()
     optimizer = wrap(model)
     generator = torch.Generator().manual_seed(0)
@@ -93,16 +94,25 @@ def steppers(name: str) -> dict[str, Stepper]:
     return found
 
 
-def measure(name: str, rounds: int) -> list[dict[str, Any]]:
-    """Return a row for each variant: median time of a step, and ratio to the float step of the same round."""
+def block(step: Stepper, steps: int, warm_up: int) -> float:
+    """Return the median seconds of a step, taken one after the other."""
+    times = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[warm_up:])
+
+
+def measure(name: str, quick: bool) -> list[dict[str, Any]]:
+    """Return a row for each variant: median time of a step, and ratio to the float steps of the same round."""
     variants = steppers(name)
     seconds: dict[str, list[float]] = {key: [] for key in variants}
-    for k in range(WARM_UP + rounds):
-        for key, step in variants.items():
-            began = time.perf_counter()
-            step()
-            if k >= WARM_UP:
-                seconds[key].append(time.perf_counter() - began)
+    rounds, steps, warm_up = SHAPES[name][3:]
+    order = random.Random(0)
+    for _ in range(2 if quick else rounds):
+        for key in order.sample(list(variants), len(variants)):
+            seconds[key].append(block(variants[key], steps, warm_up))
     bounds = {f"{labels} {method}": bound for labels, method, bound in VARIANTS[name]}
     rows = []
     for key, times in seconds.items():
@@ -127,7 +137,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{low:.2f}-{high:.2f}",
             bound,
         ]
-        lines.append("| " + " | ".join([*cells, bound]) + " |")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -138,7 +148,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps only")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for name in VARIANTS for row in measure(name, 3 if options.quick else SHAPES[name][3])]
+    rows = [row for name in VARIANTS for row in measure(name, options.quick)]
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread\n")
     print(table(rows))
     if options.out:
