@@ -67,7 +67,8 @@ def coordinate(v: Tensor, levels: tuple[float, ...], out: Tensor | None = None) 
         middle, wide = len(gaps) // 2, gaps[len(gaps) // 2]
         t = torch.clamp(v, levels[middle], levels[middle + 1], out=out)
         t.mul_(gaps[0] / wide - 1).add_(v)  # the middle gap, closed to the width of the others
-        return t.sub_(levels[0] + levels[middle] * (gaps[0] / wide - 1)).div_(gaps[0])
+        t.sub_(levels[0] + levels[middle] * (gaps[0] / wide - 1))
+        return t if gaps[0] == 1 else t.div_(gaps[0])
     t = torch.sub(v, levels[0], out=out).div_(gaps[0])
     if len(gaps) > 1:
         t.clamp_(max=1)
@@ -88,7 +89,8 @@ def level_at(t: Tensor, levels: tuple[float, ...]) -> Tensor:
     if shape == "gap":
         middle, wide = len(gaps) // 2, gaps[len(gaps) // 2]
         inside = torch.clamp(t, middle, middle + 1).sub_(middle)
-        return t.mul_(gaps[0]).add_(inside, alpha=wide - gaps[0]).add_(levels[0])
+        t = t if gaps[0] == 1 else t.mul_(gaps[0])
+        return t.add_(inside, alpha=wide - gaps[0]).add_(levels[0])
     w = torch.full_like(t, levels[0])
     for k, gap in enumerate(gaps):
         w.add_((t - k).clamp_(0, 1), alpha=gap)

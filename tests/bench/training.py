@@ -117,7 +117,7 @@ def row(name: str, runs: list[dict[str, Any]], entry: dict[str, Any]) -> list[st
             gap = statistics.mean(tests) - goal
             verdict += ": met" if gap >= 0 else f": **missed by {-gap:.2f}**"
     own = ", ".join(f"{key} {value}" for key, value in entry["methods"][name].items())
-    seconds = f"{statistics.mean(run['seconds'] for run in runs):.0f}" if runs else ""
+    seconds = f"{min(run['seconds'] for run in runs):.0f}" if runs else ""
     size = f"{runs[0]['packed_bytes'] / 1000:.1f}" if runs else ""
     validation = spread([run["validation_accuracy"] for run in runs]) if runs else ""
     return [f"`{name}`", spread(tests), validation, str(len(runs)), own, seconds, size, verdict]
@@ -126,7 +126,7 @@ def row(name: str, runs: list[dict[str, Any]], entry: dict[str, Any]) -> list[st
 def table(suite: str, entry: dict[str, Any]) -> str:
     """Return the table of a suite, best test accuracy first; rows without runs say so."""
     found = summaries(suite, entry)
-    head = ["", "test %", "validation %", "seeds", "settings", "seconds", "kB", "target"]
+    head = ["", "test %", "validation %", "seeds", "settings", "seconds, least", "kB", "target"]
     order = sorted(
         found, key=lambda name: -statistics.mean(r["test_accuracy"] for r in found[name]) if found[name] else 0
     )
