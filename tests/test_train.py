@@ -784,8 +784,12 @@ def test_a_bad_configuration(text, error, message, tmp_path):
 
 
 def test_defaults_follow_the_data_set_and_the_method():
-    made = Settings("resnet20", "cifar10", "folder", device="cpu").resolved()
+    made = Settings("resnet20", "cifar10", "folder", method="parq", device="cpu").resolved()
     assert (made.optimizer, made.rate, made.batch_size, made.crop, made.flip) == ("sgd", 0.1, 128, 4, True)
+    made = Settings("resnet20", "cifar10", "folder", device="cpu").resolved()
+    assert (made.optimizer, made.rate) == ("adam", 0.003)  # its pull multiplies gradients by beta
+    made = Settings("resnet20", "cifar10", "folder", pull="identity", device="cpu").resolved()
+    assert (made.optimizer, made.rate) == ("sgd", 0.1)
     assert made.data == str(Path("folder").resolve())
     assert Settings("resnet20", "cifar10", "folder", shift=2, device="cpu").resolved().crop == 0
     assert Settings("resnet20", "cifar10", "x", init="a/b.th", device="cpu").resolved().normalise == "imagenet"

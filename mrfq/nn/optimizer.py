@@ -73,6 +73,9 @@ class LabelOptimizer(Optimizer):
     Load weights, move the network to its device and wrap it for several processes before the optimiser is made: weights
     that are loaded later are overwritten at the next step.
 
+    The pulls "surrogate" and "exact" multiply gradients by beta, which grows to 1e4: the base should be Adam or another
+    optimiser whose steps do not follow the size of gradients. With SGD take a method whose pull is "identity".
+
     A weight decay acts on the latents. With `carry="mirror"` (mirror descent in its primal form) beta is constant in
     the projection and multiplies the learning rate instead: where the projection is a function of beta times the
     latent the two are the same iteration, and this one does not invert a saturated projection.

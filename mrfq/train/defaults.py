@@ -7,20 +7,40 @@ from typing import Any
 from torch import nn
 
 from mrfq.nn.batch_norm import batch_norms
+from mrfq.nn.methods import METHODS
 
 #: data sets and what their runs use
 BY_DATASET: dict[str, dict[str, Any]] = {
-    "digits": {"epochs": 100, "batch_size": 128, "optimizer": "adam", "shift": 0, "flip": False, "crop": 0},
-    "mnist": {"epochs": 20, "batch_size": 100, "optimizer": "adam", "shift": 0, "flip": False, "crop": 0},
-    "cifar10": {"epochs": 200, "batch_size": 128, "optimizer": "sgd", "shift": 0, "flip": True, "crop": 4},
+    "digits": {"epochs": 100, "batch_size": 128, "shift": 0, "flip": False, "crop": 0},
+    "mnist": {"epochs": 20, "batch_size": 100, "shift": 0, "flip": False, "crop": 0},
+    "cifar10": {"epochs": 200, "batch_size": 128, "shift": 0, "flip": True, "crop": 4},
 }
 #: the method that trains the network without quantizing it
 FLOAT = "float"
+#: pulls that leave the size of gradients as it is
+UNSCALED = ("identity", "clipped")
 #: rates of Adam and AdamW on the latents of a method
 ADAM_RATES = {FLOAT: 1e-3, "bc": 1e-2, "md-tanh-s": 1e-2, "gd-tanh": 1e-2}
 ADAM_RATE, SGD_RATE = 3e-3, 0.1
 #: a last batch norm without affine caps the logits, whose scale the loss then has to supply
 CAPPED_LOGITS = 3.0
+
+
+def default_optimizer(method: str, pull: str | None, dataset: str) -> str:
+    """Return the optimiser of a method where none is given.
+
+    SGD on CIFAR-10, as usual for these networks, but Adam for pulls that multiply gradients by beta, which grows to 1e4:
+    the steps of SGD would grow with it.
+
+    Examples
+    --------
+    >>> default_optimizer("parq", None, "cifar10"), default_optimizer("pmf", None, "cifar10")
+    ('sgd', 'adam')
+    """
+    if dataset != "cifar10":
+        return "adam"
+    plain = method == FLOAT or (pull or METHODS[method].pull) in UNSCALED
+    return "sgd" if plain else "adam"
 
 
 def default_rate(method: str, optimizer: str, dataset: str) -> float:

@@ -177,7 +177,8 @@ class Settings:
         found: dict[str, Any] = {name: value for name, value in known.items() if getattr(self, name) is None}
         if self.shift or self.crop:  # one of the two, so the default of the other gives way
             found |= {name: 0 for name in ("shift", "crop") if getattr(self, name) is None}
-        optimizer = self.optimizer or known["optimizer"]
+        optimizer = self.optimizer or defaults.default_optimizer(self.method, self.pull, self.dataset)
+        found["optimizer"] = optimizer
         if self.rate is None:
             found["rate"] = default_rate(self.method, optimizer, self.dataset)
         if self.weight_decay is None:
