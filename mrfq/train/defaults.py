@@ -29,8 +29,8 @@ CAPPED_LOGITS = 3.0
 def default_optimizer(method: str, pull: str | None, dataset: str) -> str:
     """Return the optimiser of a method where none is given.
 
-    SGD on CIFAR-10, as usual for these networks, but Adam for pulls that multiply gradients by beta, which grows to 1e4:
-    the steps of SGD would grow with it.
+    SGD on CIFAR-10, as usual for these networks, but Adam for pulls that multiply gradients by beta: it grows to 1e4,
+    and the steps of SGD would grow with it.
 
     Examples
     --------
