@@ -4,10 +4,10 @@
     python tests/bench/training.py --data FOLDER --suite mnist-lenet5    # one suite of training.toml
     python tests/bench/training.py --docs docs/benchmarks.md             # put what there is into the tables
 
-A run that is finished is kept, one that was interrupted goes on, so the first command resumes. What finished runs found
-is collected in training.json beside this file, from which the tables are made; runs of other settings than those of
-training.toml are dropped from it. The folder holds the data sets as `mrfq train --data` expects them. With
-`--limit-steps` every run is cut short, to try the commands, and nothing is collected.
+What finished runs found is collected in training.json beside this file, from which the tables are made; such runs are
+not run again, one that was interrupted goes on, and what has other settings than training.toml is dropped. The folder
+holds the data sets as `mrfq train --data` expects them. With `--limit-steps` every run is cut short, to try the
+commands, and nothing is collected.
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ def run(job: Job, data: str, out: Path, device: str, limit_steps: int | None) ->
 def collect(out: Path, jobs: list[Job]) -> None:
     """Add what finished runs found to the results, and drop what belongs to no job any more."""
     known = {job.folder: job for job in jobs}
-    old = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    found = {key: entry for key, entry in old.items() if key in known and entry["settings"] == known[key].settings}
+    found = {
+        key: entry for key, entry in results().items() if key in known and entry["settings"] == known[key].settings
+    }
     for job in jobs:
         path = out / job.folder / "summary.json"
         if path.exists():
@@ -90,13 +91,19 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def results() -> dict[str, Any]:
+    """Return what finished runs found, by their folder."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found
+
+
 def summaries(suite: str, entry: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Return what finished runs found, by the name of the row."""
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known = results()
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in entry["methods"]}
     for job in jobs_of(suite, entry):
-        if results.get(job.folder, {}).get("settings") == job.settings:
-            found[job.name].append(results[job.folder])
+        if known.get(job.folder, {}).get("settings") == job.settings:
+            found[job.name].append(known[job.folder])
     return found
 
 
@@ -155,6 +162,7 @@ def main() -> None:
     parser.add_argument("--method", action="append", help="only this row; repeatable")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--fresh", action="store_true", help="train also what has been collected before")
     parser.add_argument("--limit-steps", type=int)
     parser.add_argument("--collect", action="store_true", help="look for finished runs without training")
     parser.add_argument("--docs", type=Path, help="page with the markers for the tables")
@@ -167,6 +175,8 @@ def main() -> None:
     if options.data:
         jobs = [job for name, entry in chosen.items() for job in jobs_of(name, entry)]
         jobs = [job for job in jobs if not options.method or job.name in options.method]
+        known = {} if options.limit_steps or options.fresh else results()
+        jobs = [job for job in jobs if known.get(job.folder, {}).get("settings") != job.settings]
         lines = Parallel(n_jobs=options.jobs, return_as="generator_unordered", verbose=0)(
             delayed(run)(job, options.data, options.out, options.device, options.limit_steps) for job in jobs
         )
