@@ -70,13 +70,15 @@ class LabelledGroup:
 
     def receive(self, step: int) -> None:
         """Give the latents their gradients, at the weights that the step before left behind."""
-        for latent in self.latents:
-            latent.receive(self._within(step - 1))
+        if self.method is not None:
+            beta = self._within(self.method, step - 1)
+            for latent in self.latents:
+                latent.receive(beta)
 
     def project(self, step: int, mixing: float | None = None) -> None:
         """Set the weights to what the latents stand for after a step."""
         if self.method is not None:
-            beta = self._within(step)
+            beta = self._within(self.method, step)
             for latent in self.latents:
                 latent.project(beta, self.method.mixing if mixing is None else mixing)
 
@@ -91,11 +93,9 @@ class LabelledGroup:
             for latent in self.latents:
                 latent.refit()
 
-    def _within(self, step: int) -> float:
-        assert self.method is not None or not self.latents
-        if self.method is None:
-            return 1.0
-        return self.beta(0 if self.method.carry == "mirror" else step)
+    def _within(self, method: Method, step: int) -> float:
+        """Return the beta of the projection, which stays at its first value where it multiplies the rate instead."""
+        return self.beta(0 if method.carry == "mirror" else step)
 
 
 def as_plain(value: Any) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 
 from classical_pairs import EQUAL, Known, best_known, pairs
 from classical_targets import Check, all_checks
+from page import insert_between, markers
 
-BEGIN, END = "<!-- classical: begin -->", "<!-- classical: end -->"
+BEGIN, END = markers("classical")
 #: CPU times of a pair that are worth pointing out: ours this many times the peer's, and no less than so many seconds
 SLOWER, NOTICED = 2.0, 0.02
 
@@ -23,19 +24,8 @@ def tables(figures: dict[str, Any]) -> str:
 
 
 def insert(page: Path, text: str) -> None:
-    """Put the tables between the markers of a page.
-
-    Raises
-    ------
-    SystemExit
-        The page does not have both markers, in order.
-    """
-    content = page.read_text()
-    head, begin, rest = content.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{page} needs a line {BEGIN} and after it a line {END}")
-    page.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
+    """Put the tables between the markers of a page (see `insert_between`)."""
+    insert_between(page, text, "classical")
 
 
 def where(figures: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, delayed
+from page import insert_between
 
 from mrfq.errors import MrfqError
 from mrfq.train import Settings, train
@@ -30,7 +31,6 @@ from mrfq.train import Settings, train
 SUITES, RESULTS = Path(__file__).with_suffix(".toml"), Path(__file__).with_suffix(".json")
 #: what is kept of a summary
 KEPT = ("test_accuracy", "validation_accuracy", "train_accuracy", "best_epoch", "steps", "seconds", "packed_bytes")
-BEGIN, END = "<!-- training: begin -->", "<!-- training: end -->"
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,6 @@ def table(suite: str, entry: dict[str, Any]) -> str:
     return f"**{entry['title']}** ({common}). {words}\n\n" + "\n".join(lines)
 
 
-def insert(page: Path, text: str) -> None:
-    """Put the tables between the markers of a page."""
-    head, begin, rest = page.read_text().partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{page} needs a line {BEGIN} and after it a line {END}")
-    page.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
-
-
 def main() -> None:
     """Train or tabulate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -188,7 +179,7 @@ def main() -> None:
         collect(options.out, every)
     text = "\n\n".join(table(name, entry) for name, entry in chosen.items())
     if options.docs:
-        insert(options.docs, text)
+        insert_between(options.docs, text, "training")
     else:
         sys.stdout.write(text + "\n")
 
