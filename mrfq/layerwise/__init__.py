@@ -1,0 +1,1 @@
+"""One layer after training: label sets that are learned, and the recipes that choose labels on them."""
