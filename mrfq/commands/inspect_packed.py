@@ -12,10 +12,11 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from mrfq.nn.codebooks import packed_size
 from mrfq.nn.grids import Grid
-from mrfq.nn.packed import VERSION, read_packed
-from mrfq.nn.packed_layout import Stored
+from mrfq.nn.packed import read_packed
+from mrfq.nn.packed_layout import Stored, version_of
+from mrfq.nn.table_grids import RowGrid, VectorGrid
+from mrfq.nn.weight_grids import WeightGrid
 
 #: bytes that the published size formula gives a level, and a number that is not packed
 PUBLISHED_LEVEL, PUBLISHED_FLOAT = 2, 4
@@ -27,11 +28,15 @@ HEIGHTS, ASCII_HEIGHTS = "▁▂▃▄▅▆▇█", "_.:-=+*#"
 def packed_facts(path: str | Path) -> dict[str, Any]:
     """Return what there is to say about a packed network, as plain data.
 
-    Tied parameters count once. `bits` is log2 of the number of levels and `stored_bits` what the labels take in the
-    file, both a weight; `entropy`, in bits a weight, is that of the frequencies of the levels of a layer.
+    Tied parameters count once. `bits` is log2 of the number of labels, `stored_bits` what the labels take in the
+    file, and `all_bits` that with all that they stand for (levels, scales, offsets, codebooks): all three a weight, as
+    is `entropy`, in bits, of the frequencies of the labels of a layer. `bits_per_weight` is the mean of `stored_bits`.
+    `labels` is the kind of a layer's label sets: "levels" (`levels` lists them), "codebook", "uniform", "symmetric" or
+    "power-of-two" of each row or group of columns, or "vectors" of `block` weights.
     `fp32_bytes` has four bytes for every floating-point number, buffers included. `published_bytes` is the formula
-    of Stock et al. (ICLR 2020): `sum_l (log2(K_l) n_l / 8 + 2 K_l)` over the packed layers of n_l weights and K_l
-    levels, and four bytes for each other parameter; scales count as such, buffers not at all.
+    of Stock et al. (ICLR 2020): `sum_l (log2(K_l) n_l / d_l / 8 + 2 k_l)` over the packed layers of n_l weights in
+    blocks of d_l, with K_l labels that stand for k_l levels or numbers of codewords, and four bytes for each other
+    parameter; scales and offsets count as such, buffers not at all.
 
     Raises
     ------
@@ -61,10 +66,11 @@ def packed_facts(path: str | Path) -> dict[str, Any]:
     published = _published(layers, plain)
     return {
         "kind": "packed network",
-        "version": VERSION,
+        "version": version_of(own),
         "parameters": quantized + plain,
         "quantized": quantized,
         "bits_per_weight": _mean(layers, "stored_bits"),
+        "all_bits_per_weight": _mean(layers, "all_bits"),
         "entropy": _mean(layers, "entropy"),
         "file_bytes": size,
         "fp32_bytes": fp32,
@@ -82,25 +88,42 @@ def packed_table(facts: dict[str, Any]) -> Group:
     return Group(*layers, _total_table(facts))
 
 
-def _layer(item: Stored, grid: Grid) -> dict[str, Any]:
+def _layer(item: Stored, grid: WeightGrid) -> dict[str, Any]:
     count = item.value.numel()
     counts = [] if item.histogram is None else item.histogram.tolist()
-    labels = 0 if item.word is None else item.word.size(count)
-    size = packed_size(grid, count)
+    labels = 0 if item.word is None else item.word.size(count // grid.block)
+    size = labels + grid.side_bytes
     return {
         "name": item.name,
         "shape": list(item.value.shape),
         "weights": count,
-        "levels": list(grid.levels),
-        "scales": 0 if grid.scales is None else grid.rows,
+        **_label_sets(grid),
+        "count": grid.count,
+        "block": grid.block,
         "attached": item.kind == "q",
-        "bits": math.log2(len(grid.levels)),
+        "bits": math.log2(grid.count) / grid.block,
         "stored_bits": 8 * labels / count if count else 0.0,
+        "all_bits": 8 * size / count if count else 0.0,
         "histogram": counts,
-        "entropy": entropy(counts),
+        "entropy": entropy(counts) / grid.block,
         "bytes": size,
         "compression": PUBLISHED_FLOAT * count / size,
     }
+
+
+def _label_sets(grid: WeightGrid) -> dict[str, Any]:
+    """Return what the labels of a layer stand for: `numbers` levels or parts of codewords, `scales` and offsets."""
+    facts: dict[str, Any] = {"labels": "vectors", "levels": None, "numbers": 0, "scales": 0, "groups": 1, "fit": None}
+    if isinstance(grid, Grid):
+        scales = 0 if grid.scales is None else grid.rows
+        return {**facts, "labels": "levels", "levels": list(grid.levels), "numbers": grid.count, "scales": scales}
+    if isinstance(grid, VectorGrid):
+        return {**facts, "numbers": grid.codewords.numel()}
+    if isinstance(grid, RowGrid):
+        spec, stored = grid.table.spec, grid.table.parameters.numel()
+        free = "numbers" if spec.kind == "codebook" else "scales"
+        return {**facts, "labels": spec.kind, free: stored, "groups": grid.groups, "fit": spec.fit}
+    raise TypeError(f"a {type(grid).__name__} in a packed file")
 
 
 def entropy(counts: Iterable[int]) -> float:
@@ -132,7 +155,7 @@ def _fp32(item: Stored) -> int:
 
 
 def _published(layers: list[dict[str, Any]], plain: int) -> float:
-    labels = sum(layer["bits"] * layer["weights"] / 8 + PUBLISHED_LEVEL * len(layer["levels"]) for layer in layers)
+    labels = sum(layer["bits"] * layer["weights"] / 8 + PUBLISHED_LEVEL * layer["numbers"] for layer in layers)
     return float(labels + PUBLISHED_FLOAT * (plain + sum(layer["scales"] for layer in layers)))
 
 
@@ -155,7 +178,7 @@ def _layer_table(layers: list[dict[str, Any]]) -> Table:
         table.add_row(
             Text(layer["name"]),
             "x".join(map(str, layer["shape"])) or "1",
-            _levels(layer["levels"]),
+            _labels(layer),
             f"{layer['stored_bits']:.3g}",
             f"{layer['entropy']:.3g}",
             Histogram(layer["histogram"]),
@@ -164,7 +187,12 @@ def _layer_table(layers: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _levels(levels: list[float]) -> str:
+def _labels(layer: dict[str, Any]) -> str:
+    if layer["labels"] == "vectors":
+        return f"{layer['count']} vectors of {layer['block']}"
+    levels = layer["levels"]
+    if levels is None:
+        return f"{layer['count']} {layer['labels']}" + (f", {layer['groups']} groups" if layer["groups"] > 1 else "")
     if len(levels) <= NAMED:
         return " ".join(f"{level:.3g}" for level in levels)
     return f"{len(levels)}, {levels[0]:.3g} to {levels[-1]:.3g}"
@@ -178,7 +206,8 @@ def _total_table(facts: dict[str, Any]) -> Table:
     table.add_row("parameters", f"{facts['parameters']:,}, {facts['quantized']:,} of them packed")
     table.add_row("buffers", f"{buffers:,} numbers")
     if facts["quantized"]:
-        table.add_row("a packed weight", f"{facts['bits_per_weight']:.4g} bits, entropy {facts['entropy']:.4g}")
+        bits = f"{facts['bits_per_weight']:.4g} bits, {facts['all_bits_per_weight']:.4g} with all they stand for"
+        table.add_row("a packed weight", f"{bits}, entropy {facts['entropy']:.4g}")
     table.add_row("file", f"{facts['file_bytes']:,} bytes; fp32 takes {facts['compression']:.4g}x")
     if facts["published_compression"] is not None:
         mebibytes = facts["published_bytes"] / 2**20

@@ -1,7 +1,7 @@
 """Grids of parameters that are discrete without saying so, found by their values.
 
 A network that was copied, or made discrete by other means, has no grids attached. Its weights are the same numbers
-all the same: few in the whole tensor, or whole multiples of a scale in every output channel.
+all the same: few in the whole tensor or in every output channel, or whole multiples of a scale in every output channel.
 """
 
 from __future__ import annotations
@@ -9,8 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mrfq.layerwise.spec import LevelSpec
+from mrfq.layerwise.tables import Table
 from mrfq.nn.grids import Grid
 from mrfq.nn.packing import best_word
+from mrfq.nn.table_grids import RowGrid
+from mrfq.nn.weight_grids import WeightGrid
 
 #: of weights that are packed
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -20,11 +24,11 @@ MOST_VALUES = 256
 LARGEST_MULTIPLE = 255
 #: entries that are looked at first, so that float weights cost little
 SAMPLE = 4096
-#: what a grid takes in the manifest, in bytes, about
-MENTION = 16
+#: what a grid, and a table of its own kind, take in the manifest, in bytes, about
+MENTION, TABLE_MENTION = 16, 64
 
 
-def find_grid(weights: Tensor) -> Grid | None:
+def find_grid(weights: Tensor) -> Grid | RowGrid | None:
     """Return the cheapest grid that every weight is on, or None if storing them as they are takes less.
 
     Parameters
@@ -42,22 +46,27 @@ def find_grid(weights: Tensor) -> Grid | None:
     if weights.dtype not in DTYPES or weights.numel() == 0:
         return None
     weights = weights.detach().cpu()
-    found = [grid for grid in (_shared(weights), _by_channel(weights)) if grid is not None and grid.exact(weights)]
-    best = min(found, key=lambda grid: packed_size(grid, weights.numel()), default=None)
-    pays = best is not None and packed_size(best, weights.numel()) + MENTION < weights.numel() * weights.itemsize
+    makers = _shared, _by_channel, _books
+    found = [grid for make in makers if (grid := make(weights)) is not None and grid.exact(weights)]
+    best = min(found, key=lambda grid: _size(grid, weights.numel()), default=None)
+    pays = best is not None and _size(best, weights.numel()) < weights.numel() * weights.itemsize
     return best if pays else None
 
 
-def packed_size(grid: Grid, count: int) -> int:
-    """Return how many bytes `count` weights on a grid take: labels, levels and scales.
+def packed_size(grid: WeightGrid, count: int) -> int:
+    """Return how many bytes `count` weights on a grid take: labels, levels and scales, or tables, or codewords.
 
     Examples
     --------
     >>> packed_size(Grid((-1.0, 1.0), torch.ones(2)), 80)
     26
     """
-    scales = 0 if grid.scales is None else len(grid.scales)
-    return best_word(len(grid.levels)).size(count) + (len(grid.levels) + scales) * grid.precision.itemsize
+    return best_word(grid.count).size(count // grid.block) + grid.side_bytes
+
+
+def _size(grid: Grid | RowGrid, count: int) -> int:
+    """Return what weights on a grid take in a file, about."""
+    return packed_size(grid, count) + (TABLE_MENTION if isinstance(grid, RowGrid) else MENTION)
 
 
 def _shared(weights: Tensor) -> Grid | None:
@@ -93,6 +102,25 @@ def _by_channel(weights: Tensor) -> Grid | None:
     if len(multiples) > MOST_VALUES:
         return None
     return Grid(tuple(sorted(multiples)), torch.stack(scales), _precision(weights))
+
+
+def _books(weights: Tensor) -> RowGrid | None:
+    """Return a codebook for each channel, of its distinct values, in float16 if that holds them."""
+    if weights.ndim < 2 or _distinct(weights[0].flatten()[:SAMPLE]) is None:
+        return None
+    books = []
+    for row in weights.flatten(1):
+        if (values := _distinct(row)) is None or values.dtype != torch.float32:
+            return None
+        books.append(values)
+    count = max(2, *map(len, books))
+    if count * len(books) * 2 > weights.numel() * weights.itemsize:
+        return None
+    table = torch.stack([torch.cat([book, book[-1:].expand(count - len(book))]) for book in books])[:, None]
+    half = table.half()
+    if torch.equal(half.float(), table):
+        return RowGrid(Table(LevelSpec(count, precision="F16"), half))
+    return RowGrid(Table(LevelSpec(count, precision="F32"), table))
 
 
 def _row_scale(values: Tensor, guess: int, dtype: torch.dtype) -> Tensor | None:

@@ -1,24 +1,26 @@
 """The grid that a discrete parameter lives on: its levels, and the scales of its rows.
 
-`Grid.decode` is the one formula that turns labels into weights. Training, saving and loading all use it, so that what
-they get is the same to the last bit.
+`decode` of a grid is the one formula that turns labels into weights. Training, saving and loading all use it, so that
+what they get is the same to the last bit.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mrfq.errors import InvalidProblemError
+from mrfq.nn.weight_grids import WeightGrid, last_below
 
 #: where a parameter keeps its grid
 ATTRIBUTE = "_mrfq_grid"
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class Grid(WeightGrid):
     """The values that the weights of a parameter may have: `scales[row] * levels[label]`.
 
     Parameters
@@ -71,9 +73,23 @@ class Grid:
             raise InvalidProblemError("grid: scales must be positive, and finite also when multiplied by the levels")
 
     @property
+    def count(self) -> int:
+        return len(self.levels)
+
+    @property
     def rows(self) -> int:
         """The number of pieces with a scale of their own; 1 without scales."""
         return 1 if self.scales is None else len(self.scales)
+
+    @property
+    def side_bytes(self) -> int:
+        return (self.count + (0 if self.scales is None else self.rows)) * self.precision.itemsize
+
+    def check(self, weights: int) -> None:
+        self._rows_of(weights)
+
+    def to(self, device: torch.device) -> Grid:
+        return self if self.scales is None else dataclasses.replace(self, scales=self.scales.to(device))
 
     def decode(self, labels: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the weights that labels stand for.
@@ -111,11 +127,6 @@ class Grid:
         bounds = self._midpoints(weights.dtype, weights.device)
         return torch.searchsorted(bounds, rows).reshape(weights.shape)
 
-    def exact(self, weights: Tensor) -> bool:
-        """Return whether every weight equals a value of the grid, rounded to the dtype of the weights."""
-        weights = weights.detach()
-        return torch.equal(self.decode(self.nearest(weights), tuple(weights.shape), weights.dtype), weights)
-
     def _levels(self, device: torch.device) -> Tensor:
         return torch.tensor(self.levels, dtype=self.precision, device=device)
 
@@ -131,13 +142,10 @@ class Grid:
     def _midpoints(self, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return the (rows, levels - 1) largest numbers, as float64, that belong to the lower of two levels."""
         values = self._levels(device) * self._scales(device)[:, None]
-        values = values.to(dtype).double()
-        low, high = values[:, :-1], values[:, 1:]
-        middle = low / 2 + high / 2
-        return torch.where(middle < high, middle, low).contiguous()  # rounded up to `high`, it would take it away
+        return last_below(values.to(dtype))
 
 
-def attach(parameter: nn.Parameter, grid: Grid | None) -> None:
+def attach(parameter: nn.Parameter, grid: WeightGrid | None) -> None:
     """Note on a parameter which grid its weights live on, or with None that they are float again.
 
     The note is lost by `copy.deepcopy`, and survives `Module.to`.
@@ -145,7 +153,7 @@ def attach(parameter: nn.Parameter, grid: Grid | None) -> None:
     Raises
     ------
     InvalidProblemError
-        The rows of the grid do not divide the parameter.
+        The rows or blocks of the grid do not divide the parameter.
 
     Examples
     --------
@@ -155,11 +163,11 @@ def attach(parameter: nn.Parameter, grid: Grid | None) -> None:
     True
     """
     if grid is not None:
-        grid._rows_of(parameter.numel())
+        grid.check(parameter.numel())
     setattr(parameter, ATTRIBUTE, grid)
 
 
-def grid_of(parameter: Tensor) -> Grid | None:
+def grid_of(parameter: Tensor) -> WeightGrid | None:
     """Return the grid that was attached to a parameter, or None."""
-    grid: Grid | None = getattr(parameter, ATTRIBUTE, None)
+    grid: WeightGrid | None = getattr(parameter, ATTRIBUTE, None)
     return grid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -14,20 +13,26 @@ from mrfq.errors import InvalidProblemError
 from mrfq.io.archive import read_archive, write_archive
 from mrfq.nn.codebooks import find_grid
 from mrfq.nn.grids import attach, grid_of
-from mrfq.nn.packed_layout import NAMES, Stored, lay_out, packable, take_apart
+from mrfq.nn.packed_layout import Stored, lay_out, packable, version_of
+from mrfq.nn.packed_reader import take_apart
+from mrfq.nn.shared_sets import NAMES
 
-KIND, VERSION = "packed", 1
+KIND, VERSION, NEWEST = "packed", 1, 2
+#: bytes at the beginning of a file that hold the name of its version
+STAMPED = 256
 #: names that a message lists
 LISTED = 8
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def save(model: nn.Module, path: str | Path) -> None:
+def save(model: nn.Module, path: str | Path, *, align: bool = False) -> None:
     """Write a network to a packed file, atomically: labels of log2 L bits, levels and scales, and the rest as it is.
 
-    Parameters on a grid, as `LabelOptimizer.finalize` leaves them, are packed, and so are those that turn out to
-    have at most 256 distinct values, or whole multiples of a scale in every output channel, if that takes less room.
+    Parameters on a grid, as `LabelOptimizer.finalize` and `mrfq.nn.quantize` leave them, are packed: labels, and the
+    scales, offsets, codebooks or codewords that they stand for in float16 or float32. So are those that turn out to
+    have at most 256 distinct values, in the whole or in every output channel, or whole multiples of a scale in every
+    output channel, if that takes less room.
     All other parameters, and the buffers that `state_dict` holds (running statistics among them), keep their dtype
     and every bit; tied parameters are written once.
 
@@ -37,6 +42,9 @@ def save(model: nn.Module, path: str | Path) -> None:
         On any device; it is not changed.
     path : str or path
         By custom ending in `.safetensors`.
+    align : bool
+        Labels of 1, 2, 4, 8 or 16 bits each, so that none crosses a byte and they unpack by shifts and masks.
+        Otherwise they take the least room, which differs where the number of labels is none of 2, 4, 16 and 256.
 
     Raises
     ------
@@ -63,8 +71,9 @@ def save(model: nn.Module, path: str | Path) -> None:
     (True, True)
     >>> folder.cleanup()
     """
-    tensors, manifest = lay_out(_collect(model))
-    write_archive(path, KIND, VERSION, tensors, manifest)
+    stored = _collect(model)
+    tensors, manifest = lay_out(stored, align)
+    write_archive(path, KIND, version_of(stored), tensors, manifest)
 
 
 @overload
@@ -114,9 +123,7 @@ def load(path: str | Path, model: Model | None = None) -> Model | dict[str, Tens
     grids = {item.name: item.grid for item in stored if item.kind == "q"}
     for name, parameter in model.named_parameters():
         grid = grids.get(name)
-        if grid is not None and grid.scales is not None:
-            grid = dataclasses.replace(grid, scales=grid.scales.to(parameter.device))
-        attach(parameter, grid)
+        attach(parameter, None if grid is None else grid.to(parameter.device))
     return model
 
 
@@ -130,7 +137,13 @@ def read_packed(path: str | Path) -> list[Stored]:
     OSError
         The file cannot be read.
     """
-    return take_apart(str(path), *read_archive(path, KIND, VERSION))
+    return take_apart(str(path), *read_archive(path, KIND, _version(path)))
+
+
+def _version(path: str | Path) -> int:
+    """Return which version a file says it is, if it is one that is read; `read_archive` checks that."""
+    with open(path, "rb") as file:
+        return VERSION if f"{KIND}/{VERSION} sha256:".encode() in file.read(STAMPED) else NEWEST
 
 
 def _collect(model: nn.Module) -> list[Stored]:

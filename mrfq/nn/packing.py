@@ -79,6 +79,18 @@ def best_word(levels: int) -> Word:
     return best
 
 
+def byte_word(levels: int) -> Word:
+    """Return the word of one label that lies within a byte, or fills two or four of them: 1, 2, 4, 8, 16 or 32 bits.
+
+    Examples
+    --------
+    >>> byte_word(2), byte_word(3), byte_word(32)
+    (Word(radix=2, digits=1, bits=1), Word(radix=3, digits=1, bits=2), Word(radix=32, digits=1, bits=8))
+    """
+    radix = max(levels, 2)
+    return Word(radix, 1, 2 ** ((radix - 1).bit_length() - 1).bit_length())
+
+
 def pack(labels: np.ndarray, word: Word) -> bytes:
     """Return labels, whole numbers of shape (n,) from 0 to `radix` - 1, as bytes.
 

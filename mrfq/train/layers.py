@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mrfq.nn.grids import grid_of
+from mrfq.nn.grids import Grid, grid_of
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def layers(model: nn.Module) -> list[Layer]:
 
 def _layer(name: str, parameter: nn.Parameter) -> Layer:
     grid = grid_of(parameter)
-    if grid is None:
+    if not isinstance(grid, Grid):
         return Layer(name, parameter.numel())
     counts = torch.bincount(grid.nearest(parameter).flatten(), minlength=len(grid.levels)).tolist()
     scales = 0 if grid.scales is None else grid.rows
