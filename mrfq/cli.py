@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mrfq.commands.export import export
+from mrfq.commands.quantize import quantize
 from mrfq.commands.study import study
 from mrfq.commands.train import train
 from mrfq.errors import MrfqError
@@ -254,3 +256,5 @@ def _inspected(file: Path, evidence: Path | None) -> tuple[dict[str, Any], Calla
 
 app.command()(study)
 app.command()(train)
+app.command()(quantize)
+app.command()(export)

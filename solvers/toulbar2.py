@@ -1,4 +1,4 @@
-"""toulbar2, the branch-and-bound solver for cost function networks, as a plug-in (`pip install "mrfq[peers]"`)."""
+"""toulbar2, the branch-and-bound solver for cost function networks (`pip install "mrfq[solver-peers]"`)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Toulbar2(Solver[SearchState]):
 
     def accepts(self, problem: Problem) -> str | None:
         if importlib.util.find_spec("pytoulbar2") is None:
-            return 'it needs pytoulbar2, which is not installed; `pip install "mrfq[peers]"` does that'
+            return 'it needs pytoulbar2, which is not installed; `pip install "mrfq[solver-peers]"` does that'
         return None
 
     def init(self, oracle: Oracle, start: Tensor) -> SearchState:

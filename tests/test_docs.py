@@ -27,6 +27,11 @@ SESSIONS = {
     "README.md": ("mrfq generate", "mrfq solve"),
     "solve.md": ("mrfq", "echo", "cat"),
     "files.md": ("mrfq", "printf"),
+    "quantize.md": (
+        "mrfq train --model lenet300 --dataset digits",
+        "mrfq quantize --model lenet300",
+        "mrfq quantize --resume --out ternary",
+    ),
     "train.md": (
         "mrfq train --model lenet300 --dataset digits",
         "mrfq train --resume --out digits",

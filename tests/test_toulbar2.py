@@ -20,7 +20,7 @@ from mrfq.solvers import toulbar2
 from mrfq.solvers.toulbar2 import Toulbar2
 from mrfq.solvers.whole_numbers import WholeNumbers
 
-pytest.importorskip("pytoulbar2", reason='needs pytoulbar2: pip install "mrfq[peers]"')
+pytest.importorskip("pytoulbar2", reason='needs pytoulbar2: pip install "mrfq[solver-peers]"')
 
 
 def random_model(seed, forbidden=0.0):

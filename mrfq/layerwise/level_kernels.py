@@ -11,8 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from mrfq.kernels import kernel
-from mrfq.problems.layer_kernels import parallel_kernel
+from mrfq.kernels import kernel, parallel_kernel
 
 #: places where the exact search may divide a set of weights; all of them in smaller sets
 MARKS = 512

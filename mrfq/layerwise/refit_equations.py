@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mrfq.kernels import threads_for
 from mrfq.layerwise.refit_kernels import cell_sums
 from mrfq.layerwise.spec import LevelSpec
-from mrfq.layerwise.threads import threads_for
 
 #: rows that are worked on together at most
 CHUNK = 256

@@ -7,8 +7,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from mrfq.kernels import kernel
-from mrfq.problems.layer_kernels import parallel_kernel
+from mrfq.kernels import kernel, parallel_kernel
 
 #: columns of the Gram matrix that are summed together; what a row adds up of them stays in the fastest cache
 STRIP = 128

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from mrfq.errors import InvalidParameterError, InvalidProblemError
+from mrfq.kernels import threads_for
 from mrfq.layerwise.level_kernels import fit_affine, fit_codebooks
 from mrfq.layerwise.spec import LevelSpec
-from mrfq.layerwise.threads import threads_for
 
 #: elementary steps that a weight costs in a fit, about
 PASSES = 64

@@ -7,8 +7,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from mrfq.kernels import kernel
-from mrfq.problems.layer_kernels import parallel_kernel
+from mrfq.kernels import kernel, parallel_kernel
 
 #: points that a thread takes at a time
 CHUNK = 256

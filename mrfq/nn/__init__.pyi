@@ -6,5 +6,8 @@ from .loss import NetworkLoss as NetworkLoss
 from .methods import METHODS as METHODS
 from .methods import Method as Method
 from .methods import make_method as make_method
+from .onnx import export_onnx as export_onnx
 from .optimizer import LabelOptimizer as LabelOptimizer
+from .post_training import distill as distill
+from .post_training import quantize as quantize
 from .selection import parameter_groups as parameter_groups

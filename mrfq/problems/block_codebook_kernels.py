@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from mrfq.kernels import kernel
-from mrfq.problems.layer_kernels import ARGMIN, SAMPLE, SOFTMAX, parallel_kernel
+from mrfq.kernels import kernel, parallel_kernel
+from mrfq.problems.layer_kernels import ARGMIN, SAMPLE, SOFTMAX
 from mrfq.problems.pairwise_kernels import sample_site
 
 #: rows that take turns at a block, so that its rows of the Gram matrix are read from the cache

@@ -6,27 +6,22 @@ are independent of one another, and the compiler turns them into vector instruct
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
-from mrfq.kernels import FAST
+from mrfq.kernels import FAST, parallel_kernel
 
 #: what a site does with its conditional costs
 ARGMIN, SOFTMAX, SAMPLE = 0, 1, 2
 #: rows that are worked on together: what a block of columns needs of them stays in the fastest cache
 CHUNK = 64
+#: parts of a kernel that are put in its place: a call would cost as much as what they do
+inlined = numba.njit(cache=True, fastmath=FAST, inline="always")
 
 
-def parallel_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function whose `prange` loops run on all threads."""
-    compiled: Callable[..., Any] = numba.njit(cache=True, fastmath=FAST, parallel=True)(function)
-    return compiled
-
-
-@numba.njit(cache=True, fastmath=FAST, inline="always")
+@inlined
 def _exp(x: Any) -> Any:
     """Return e^x for x <= 0 in single precision, to 2e-7 relative; in a form that compilers turn into vectors."""
     x = max(x, np.float32(-87.0))
@@ -44,104 +39,133 @@ def _exp(x: Any) -> Any:
     return value * np.int32(power).view(np.float32)
 
 
-@parallel_kernel
-def sweep_block(
-    residual: Any, mean: Any, labels: Any, delta: Any, values: Any, gram: Any, inverse: Any, sharpness: Any,
-    columns: Any, uniforms: Any, rule: int,
-) -> None:  # fmt: skip
-    """Visit the columns of a block in order, for all rows.
+@inlined
+def _nearest(x: Any, level: Any, best: Any, pick: Any, chosen: Any) -> None:
+    """Find the nearest of the levels (L, CHUNK): squared distance, number and value."""
+    best[:] = np.float32(np.inf)
+    for a in range(level.shape[0]):
+        for r in range(CHUNK):
+            gap = (x[r] - level[a, r]) * (x[r] - level[a, r])
+            # everything is loaded before the choice, which then needs no branch
+            value, least, number, kept = level[a, r], best[r], pick[r], chosen[r]
+            nearer = gap < least
+            pick[r] = np.float32(a) if nearer else number
+            chosen[r] = value if nearer else kept
+            best[r] = gap if nearer else least
 
-    Parameters
-    ----------
-    residual : (B, R)
-        `(mean - target) H` before the block; used up.
-    mean : (B, R)
-        Values of the weights, mean ones for the softmax rule; overwritten.
-    labels : (B, R) uint8
-        The most probable or chosen labels; overwritten.
-    delta : (B, R)
-        Receives the change of the values.
-    values : (B, L, R) or (1, L, R)
-        Levels, ascending.
-    gram : (B, B)
-    inverse : (B,)
-        One over the diagonal of the Gram matrix, 0 for columns to leave alone.
-    sharpness : (B, R) or (1, R)
-        Probabilities are proportional to `exp(-columns[j] sharpness[j, r] (x - level)^2)`.
-    columns : (B,)
-    uniforms : (B, R) or (0, 0)
-        Random numbers in [0, 1) for the sample rule.
-    rule : int
+
+@inlined
+def _soften(x: Any, level: Any, best: Any, scale: Any, total: Any, chosen: Any) -> None:
+    """Take the mean of the levels under `exp(-scale (x - level)^2)`."""
+    total[:] = np.float32(0.0)
+    chosen[:] = np.float32(0.0)
+    for a in range(level.shape[0]):
+        for r in range(CHUNK):
+            weight = _exp(-scale[r] * ((x[r] - level[a, r]) * (x[r] - level[a, r]) - best[r]))
+            total[r] += weight
+            chosen[r] += weight * level[a, r]
+    for r in range(CHUNK):
+        chosen[r] /= total[r]
+
+
+@inlined
+def _draw(x: Any, level: Any, best: Any, scale: Any, total: Any, pick: Any, chosen: Any) -> None:
+    """Draw a level under `exp(-scale (x - level)^2)`: the first at which the cumulative law passes a random number.
+
+    The random numbers, in [0, 1), are in `chosen` at first.
     """
+    total[:] = np.float32(0.0)
+    for a in range(level.shape[0]):
+        for r in range(CHUNK):
+            total[r] += _exp(-scale[r] * ((x[r] - level[a, r]) * (x[r] - level[a, r]) - best[r]))
+    for r in range(CHUNK):
+        total[r] *= chosen[r]
+        pick[r] = np.float32(-1.0)
+    for a in range(level.shape[0]):
+        for r in range(CHUNK):
+            total[r] -= _exp(-scale[r] * ((x[r] - level[a, r]) * (x[r] - level[a, r]) - best[r]))
+            value, number, kept = level[a, r], pick[r], chosen[r]
+            found = (number < np.float32(0.0)) & ((total[r] < np.float32(0.0)) | (a == level.shape[0] - 1))
+            pick[r] = np.float32(a) if found else number
+            chosen[r] = value if found else kept
+
+
+@inlined
+def _push(pull: Any, step: Any, factor: Any, j: int) -> None:
+    """Add what a step at column j does to the columns after it: `factor[j, k] step`."""
+    for k in range(j + 1, pull.shape[0]):
+        for r in range(CHUNK):
+            pull[k, r] += factor[j, k] * step[r]
+
+
+class Block(NamedTuple):
+    """A block of B columns of a layer, for all R rows; a visit changes the first four."""
+
+    #: (B, R) values of the weights, mean ones for the softmax rule
+    mean: Any
+    #: (B, R) uint8, the most probable or chosen labels
+    labels: Any
+    #: (B, R) receives the change of the values
+    delta: Any
+    #: (B, R) `(mean - target) H` before the block
+    residual: Any
+    #: (B, L, R) or (1, L, R) ascending levels
+    values: Any
+    #: (B, B), and one over the diagonal, 0 for columns to leave alone
+    gram: Any
+    inverse: Any
+
+
+class Law(NamedTuple):
+    """Probabilities of levels at a site: proportional to `exp(-columns[j] sharpness[j, r] (x - level)^2)`."""
+
+    #: (B, R) or (1, R)
+    sharpness: Any
+    #: (B,)
+    columns: Any
+    #: (B, R) random numbers in [0, 1) for the sample rule, else (0, 0)
+    uniforms: Any
+
+
+@parallel_kernel
+def sweep_block(block: Block, law: Law, rule: int) -> None:
+    """Visit the columns of a block in order, for all rows."""
+    mean, labels, delta, residual, values, gram, inverse = block
+    sharpness, columns, uniforms = law
     width, rows = mean.shape
-    count = values.shape[1]
     own, sharp = values.shape[0] > 1, sharpness.shape[0] > 1
     for chunk in numba.prange((rows + CHUNK - 1) // CHUNK):
         first = chunk * CHUNK
         size = min(CHUNK, rows - first)
-        pull = np.zeros((width, CHUNK), np.float32)  # what is changed often lies together, padded to whole vectors
-        pull[:, :size] = residual[:, first : first + size]
-        level = np.zeros((count, CHUNK), np.float32)
-        now, x, best, pick, mixed, total, scale = np.zeros((7, CHUNK), np.float32)
+        here = slice(first, first + size)
+        # what is changed often lies together, padded to whole vectors
+        pull, level = np.zeros((width, CHUNK), np.float32), np.zeros((values.shape[1], CHUNK), np.float32)
+        now, x, best, pick, chosen, total, scale = np.zeros((7, CHUNK), np.float32)
+        pull[:, :size] = residual[:, here]
         for j in range(width):
             if inverse[j] == 0.0:
-                delta[j, first : first + size] = 0.0
+                delta[j, here] = 0.0
                 continue
             if own or j == 0:
-                level[:, :size] = values[j if own else 0, :, first : first + size]
-            if rule != ARGMIN and (sharp or j == 0):
-                scale[:size] = sharpness[j if sharp else 0, first : first + size]
-            now[:size] = mean[j, first : first + size]
+                level[:, :size] = values[j if own else 0, :, here]
+            now[:size] = mean[j, here]
             for r in range(CHUNK):
                 x[r] = now[r] - pull[j, r] * inverse[j]
-                best[r] = np.float32(np.inf)
-            for a in range(count):
-                for r in range(CHUNK):
-                    gap = (x[r] - level[a, r]) * (x[r] - level[a, r])
-                    # everything is loaded before the choice, which then needs no branch
-                    value, least, number, kept = level[a, r], best[r], pick[r], mixed[r]
-                    nearer = gap < least
-                    pick[r] = np.float32(a) if nearer else number
-                    mixed[r] = value if nearer else kept
-                    best[r] = gap if nearer else least
+            _nearest(x, level, best, pick, chosen)
+            if rule != ARGMIN:
+                scale[:size] = sharpness[j if sharp else 0, here] * columns[j]
             if rule == SOFTMAX:
-                total[:] = np.float32(0.0)
-                mixed[:] = np.float32(0.0)
-                for a in range(count):
-                    for r in range(CHUNK):
-                        gap = (x[r] - level[a, r]) * (x[r] - level[a, r]) - best[r]
-                        weight = _exp(-scale[r] * columns[j] * gap)
-                        total[r] += weight
-                        mixed[r] += weight * level[a, r]
-                for r in range(CHUNK):
-                    mixed[r] /= total[r]
-            elif rule == SAMPLE:
-                total[:] = np.float32(0.0)
-                for a in range(count):
-                    for r in range(CHUNK):
-                        gap = (x[r] - level[a, r]) * (x[r] - level[a, r]) - best[r]
-                        total[r] += _exp(-scale[r] * columns[j] * gap)
-                for r in range(size):
-                    total[r] *= uniforms[j, first + r]
-                pick[:] = np.float32(-1.0)
-                for a in range(count):
-                    for r in range(CHUNK):
-                        gap = (x[r] - level[a, r]) * (x[r] - level[a, r]) - best[r]
-                        total[r] -= _exp(-scale[r] * columns[j] * gap)
-                        value, number, kept = level[a, r], pick[r], mixed[r]
-                        found = (number < np.float32(0.0)) & ((total[r] < np.float32(0.0)) | (a == count - 1))
-                        pick[r] = np.float32(a) if found else number
-                        mixed[r] = value if found else kept
+                _soften(x, level, best, scale, total, chosen)
+            if rule == SAMPLE:
+                chosen[:size] = uniforms[j, here]
+                _draw(x, level, best, scale, total, pick, chosen)
             for r in range(size):
-                mean[j, first + r] = mixed[r]
-                delta[j, first + r] = mixed[r] - now[r]
+                mean[j, first + r] = chosen[r]
+                delta[j, first + r] = chosen[r] - now[r]
                 labels[j, first + r] = np.uint8(pick[r])
             for r in range(CHUNK):
-                mixed[r] -= now[r]
-            for k in range(j + 1, width):
-                coupling = gram[j, k]
-                for r in range(CHUNK):
-                    pull[k, r] += coupling * mixed[r]
+                chosen[r] -= now[r]
+            _push(pull, chosen, gram, j)
 
 
 @parallel_kernel
@@ -151,7 +175,7 @@ def plane_block(offset: Any, target: Any, labels: Any, error: Any, values: Any, 
     Parameters
     ----------
     offset : (B, R)
-        `sum_k factor[j, k] error[k]` over the columns k before the block; used up.
+        `sum_k factor[k, j] error[k]` over the columns k before the block.
     target : (B, R)
     labels : (B, R) uint8
         Receives the labels.
@@ -159,38 +183,27 @@ def plane_block(offset: Any, target: Any, labels: Any, error: Any, values: Any, 
         Receives the chosen levels less the target.
     values : (B, L, R) or (1, L, R)
     factor : (B, B)
-        Rows of the lower triangular factor R of `H = R^T R`, divided by their diagonal entries.
+        The transposed block of `mrfq.problems.layer_solve.plane_factor`: what an error at j does at k.
     """
     width, rows = target.shape
-    count = values.shape[1]
     own = values.shape[0] > 1
     for chunk in numba.prange((rows + CHUNK - 1) // CHUNK):
         first = chunk * CHUNK
         size = min(CHUNK, rows - first)
-        pull = np.zeros((width, CHUNK), np.float32)
-        pull[:, :size] = offset[:, first : first + size]
-        level = np.zeros((count, CHUNK), np.float32)
-        wanted, best, pick, chosen = np.zeros((4, CHUNK), np.float32)
+        here = slice(first, first + size)
+        pull, level = np.zeros((width, CHUNK), np.float32), np.zeros((values.shape[1], CHUNK), np.float32)
+        wanted, x, best, pick, chosen = np.zeros((5, CHUNK), np.float32)
+        pull[:, :size] = offset[:, here]
         for j in range(width):
             if own or j == 0:
-                level[:, :size] = values[j if own else 0, :, first : first + size]
-            wanted[:size] = target[j, first : first + size]
-            best[:] = np.float32(np.inf)
-            for a in range(count):
-                for r in range(CHUNK):
-                    gap = wanted[r] - pull[j, r] - level[a, r]
-                    gap *= gap
-                    value, least, number, kept = level[a, r], best[r], pick[r], chosen[r]
-                    nearer = gap < least
-                    pick[r] = np.float32(a) if nearer else number
-                    chosen[r] = value if nearer else kept
-                    best[r] = gap if nearer else least
+                level[:, :size] = values[j if own else 0, :, here]
+            wanted[:size] = target[j, here]
+            for r in range(CHUNK):
+                x[r] = wanted[r] - pull[j, r]
+            _nearest(x, level, best, pick, chosen)
             for r in range(CHUNK):
                 chosen[r] -= wanted[r]
             for r in range(size):
                 error[j, first + r] = chosen[r]
                 labels[j, first + r] = np.uint8(pick[r])
-            for k in range(j + 1, width):
-                coupling = factor[k, j]
-                for r in range(CHUNK):
-                    pull[k, r] += coupling * chosen[r]
+            _push(pull, chosen, factor, j)

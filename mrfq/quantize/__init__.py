@@ -1,0 +1,1 @@
+"""`mrfq quantize`: post-training quantization of any torch network, layer by layer."""

@@ -1,0 +1,79 @@
+"""The settings of `mrfq quantize` as TOML, in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mrfq.errors import InvalidParameterError, UnknownNameError
+from mrfq.quantize.settings import Settings
+from mrfq.train.config import LARGEST_FILE, _written
+
+NAMES = tuple(field.name for field in dataclasses.fields(Settings))
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Return the settings in a TOML file, as far as it has them.
+
+    Raises
+    ------
+    InvalidParameterError
+        No such file, or no TOML; the message has the line.
+    UnknownNameError
+        A key that is no setting, with a suggestion.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise InvalidParameterError(f"{path}: larger than a configuration can be ({LARGEST_FILE:,} bytes)")
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InvalidParameterError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # of the encoding, or TOMLDecodeError, which names line and column
+        raise InvalidParameterError(f"{path}: {error}") from error
+    check_names(values, str(path))
+    return values
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Raise `UnknownNameError` about a name that is no setting."""
+    for name in names:
+        if name not in NAMES:
+            raise UnknownNameError("setting", name, NAMES, where)
+
+
+def make_settings(values: Mapping[str, Any]) -> Settings:
+    """Return the settings of a mapping by name.
+
+    Raises
+    ------
+    InvalidParameterError, UnknownNameError
+        What is missing, unknown or impossible.
+
+    Examples
+    --------
+    >>> make_settings({"model": "torch.nn:Linear", "calibration": "digits", "levels": "binary"}).levels
+    'binary-codebook'
+    """
+    check_names(values, "settings")
+    missing = [name for name in ("model", "calibration") if values.get(name) is None]
+    if missing:
+        raise InvalidParameterError(f"quantization needs {' and '.join(missing)}: options, or keys of --config FILE")
+    return Settings(**values)
+
+
+def to_toml(settings: Settings) -> str:
+    """Return settings as TOML; those that are None are left out.
+
+    Examples
+    --------
+    >>> text = to_toml(Settings("torch.nn:Linear", "digits", levels_for={"conv1": "float"}))
+    >>> print("".join(line for line in text.splitlines(True) if line.startswith("levels")), end="")
+    levels = "3bit-codebook"
+    levels_for = {conv1 = "float"}
+    """
+    values = {name: getattr(settings, name) for name in NAMES}
+    return "".join(f"{name} = {_written(value)}\n" for name, value in values.items() if value is not None)
