@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+#: squared means beyond this multiple of the variance would cost digits of a covariance
+FAR = 16.0
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -128,12 +131,11 @@ class Gathering:
         if x.shape[-1] == 0:
             return
         x, z = (part if part.dtype == torch.float64 else part.float() for part in (x, z))
-        if self._pivots is None:  # near the mean, so that little is lost when the mean is taken off the products
-            self._pivots = x.mean(-1, keepdim=True), z.mean(-1, keepdim=True)
-        x, z = x - self._pivots[0], z - self._pivots[1]
-        turned = x.mT
-        wide = _wide(x.device)
-        parts = [x.sum(-1, dtype=wide), z.sum(-1, dtype=wide), x @ turned, z @ turned, (z * z).sum(-1, dtype=wide)]
+        if self._pivots is None:
+            self._pivots = _pivot(x), _pivot(z)
+        x, z = (part - pivot if bool(pivot.any()) else part for part, pivot in zip((x, z), self._pivots, strict=True))
+        turned, wide = x.mT, _wide(x.device)
+        parts = [x.sum(-1), z.sum(-1), x @ turned, z @ turned, (z * z).sum(-1)]
         parts = [part.to(wide) for part in parts]
         self._sums = [total.add_(part) for total, part in zip(self._sums, parts, strict=True)] if self._sums else parts
         self._count += x.shape[-1]
@@ -152,6 +154,16 @@ class Gathering:
             cross=zx - sum_z[:, :, None] * sum_x[:, None, :],
             variance=(zz - sum_z**2).clamp(min=0),
         )
+
+
+def _pivot(x: Tensor) -> Tensor:
+    """Return what to take off numbers (g, C, p) so that little is lost when their mean is taken off the products.
+
+    Zeros where means are not large beside deviations anyway, which spares a pass over the numbers.
+    """
+    mean = x.mean(-1, keepdim=True)
+    far = mean.square() > FAR * (x.square().mean(-1, keepdim=True) - mean.square())
+    return mean if bool(far.any()) else torch.zeros_like(mean)
 
 
 def _wide(device: torch.device) -> torch.dtype:
