@@ -1,5 +1,6 @@
 from . import generators as generators
 from . import io as io
+from . import layerwise as layerwise
 from . import nn as nn
 from . import projections as projections
 from . import schedules as schedules
@@ -29,7 +30,11 @@ from .problem import Capability as Capability
 from .problem import Factor as Factor
 from .problem import Problem as Problem
 from .problem import capabilities as capabilities
+from .problems.block_codebook import BlockCodebook as BlockCodebook
 from .problems.factor_graph import FactorGraph as FactorGraph
+from .problems.kronecker import KroneckerQuadratic as KroneckerQuadratic
+from .problems.layer import LayerQuadratic as LayerQuadratic
+from .problems.layer_codebook import LayerCodebook as LayerCodebook
 from .problems.pairwise import PairwiseMRF as PairwiseMRF
 from .schedules import Constant as Constant
 from .schedules import Cosine as Cosine

@@ -176,6 +176,26 @@ class SupportsCurvature(Protocol):
         """Return the (n,) second derivatives with respect to the values, at a labelling."""
 
 
+@runtime_checkable
+class SupportsLayer(Protocol):
+    """The output error of a layer, `sum_r (q_r - t_r) H (q_r - t_r)^T`, for what works on all of its rows at once.
+
+    Variables are its weights, numbered row by row.
+    """
+
+    @property
+    def target(self) -> Tensor:
+        """(R, C) weights t to come close to."""
+
+    @property
+    def gram(self) -> Tensor:
+        """(C, C) positive semi-definite H."""
+
+    @property
+    def values(self) -> Tensor:
+        """(R or 1, G, L) ascending levels of each row and each group of C / G consecutive columns."""
+
+
 class Capability(StrEnum):
     """An optional ability of a problem."""
 
@@ -184,6 +204,7 @@ class Capability(StrEnum):
     FACTORS = "list of cost tables"
     BATCH = "batch of energies"
     CURVATURE = "diagonal curvature"
+    LAYER = "quadratic form of a layer"
 
 
 PROTOCOLS: dict[Capability, Any] = {
@@ -192,6 +213,7 @@ PROTOCOLS: dict[Capability, Any] = {
     Capability.FACTORS: SupportsFactors,
     Capability.BATCH: SupportsBatch,
     Capability.CURVATURE: SupportsCurvature,
+    Capability.LAYER: SupportsLayer,
 }
 
 
@@ -210,8 +232,10 @@ def mismatch(problem: Problem, solver: Solver[Any]) -> str | None:
 
 
 def _detail(problem: Problem, missing: frozenset[Capability]) -> str:
-    """Return what there is to say about a factor graph that was given to a solver of pairwise graphs."""
+    """Return what there is to say about a factor graph or a layer that was given to a solver of explicit tables."""
     arity = getattr(problem, "arity", None)
+    if isinstance(problem, SupportsLayer) and {Capability.GRAPH, Capability.FACTORS} & missing:
+        return "; of a tiny layer, the method pairwise() gives a problem that does"
     if arity is None or Capability.GRAPH not in missing:
         return ""
     return (

@@ -30,6 +30,7 @@ from mrfq.errors import ConformanceError, UnknownNameError
 from mrfq.labels import LabelSet
 from mrfq.problem import Problem, mismatch
 from mrfq.problems.factor_graph import FactorGraph
+from mrfq.problems.layer import LayerQuadratic
 from mrfq.problems.pairwise import PairwiseMRF
 from mrfq.problems.tables import potts
 from mrfq.solution import Solution, Status
@@ -86,11 +87,23 @@ def _factors(counts: list[int], scopes: Iterable[tuple[int, ...]], forbidden: fl
     return FactorGraph(counts, tables.items())
 
 
+def _layer(rows: int, columns: int, labels: int) -> LayerQuadratic:
+    """Return a layer with correlated inputs, the last of which is almost a multiple of the first."""
+    numbers = np.random.default_rng(rows * columns)
+    inputs = numbers.standard_normal((6, columns))
+    inputs[:, -1] = 2 * inputs[:, 0] + 0.1 * inputs[:, -1]
+    levels = np.sort(numbers.standard_normal((rows, 1, labels)))
+    return LayerQuadratic(numbers.standard_normal((rows, columns)), inputs.T @ inputs, levels)
+
+
 RING = ((0, 1), (2, 1), (2, 3), (3, 0))
 RAGGED = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 0, 1]], dtype=bool)
 # What is allowed is expensive here: a finite stand-in for +inf that forgets this prefers what is forbidden.
 FORBIDDEN_LABELS = [[40.0, math.inf, 41.0], [math.inf, 30.0, math.inf], [0.0, 0.1, math.inf], [5.0, 4.0, 3.0]]
 FORBIDDEN_PAIRS = [[20.0, math.inf], [21.0, 20.5]]
+# Two inputs that are one, and one that never comes; equal levels, and targets half way between two of them.
+TIED_GRAM = [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+TIED_LEVELS = [[[0.0, 0.0, 1.0]] * 3, [[-1.0, 1.0, 1.0]] * 3]
 HUGE = [[1e30, 0.0], [0.0, 1e30], [-1e30, 0.0], [0.0, 2e30]]
 
 #: small named problems, each a case that has broken solvers before; few enough labellings to look at all
@@ -116,6 +129,8 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "triples": partial(_factors, [2, 3, 1, 2, 2], [(0, 1, 2), (1, 3, 4), (4, 0), (3,), ()]),
     "arity-six": partial(_factors, [2] * 6, [(5, 0, 3, 1, 4, 2), (0, 1, 2), (2, 3)]),
     "clauses": partial(_factors, [3, 2, 3, 2], [(0, 1, 2), (3, 2, 1), (0, 3), (0,)], forbidden=0.2),
+    "layer": partial(_layer, 2, 3, 3),
+    "layer-ties": partial(LayerQuadratic, [[0.5, 0.5, 7.0], [0.0, 0.0, 0.0]], TIED_GRAM, TIED_LEVELS),
     "smooth-binary": partial(LogCosh, "binary"),
     "smooth-ternary": partial(LogCosh, "ternary"),
 }

@@ -12,9 +12,11 @@ from mrfq.solvers.elimination_orders import Order, elimination_order
 from mrfq.solvers.enumeration import Exhaustive, Rounding
 from mrfq.solvers.factor_messages import SRMP
 from mrfq.solvers.frank_wolfe import EntropicFrankWolfe, FrankWolfe
+from mrfq.solvers.gptq import GPTQ
 from mrfq.solvers.graph_cut import GraphCut
 from mrfq.solvers.greedy import Greedy
 from mrfq.solvers.integer_program import IntegerProgram
+from mrfq.solvers.layer_mean_field import LayerMeanField
 from mrfq.solvers.linear_program import LinearProgram
 from mrfq.solvers.local_search import BlockICM
 from mrfq.solvers.message_passing import TRWS
@@ -26,6 +28,7 @@ from mrfq.solvers.mirror_descent import (
     TanhMirrorDescent,
 )
 from mrfq.solvers.move_making import AlphaBetaSwap, AlphaExpansion
+from mrfq.solvers.pair_moves import PairMoves
 from mrfq.solvers.proximal import (
     ParallelMeanField,
     ProjectedGradient,
@@ -42,6 +45,7 @@ from mrfq.solvers.tabu import TabuSearch
 from mrfq.solvers.toulbar2 import Toulbar2
 
 __all__ = [
+    "GPTQ",
     "ICM",
     "PARQ",
     "QPBO",
@@ -63,10 +67,12 @@ __all__ = [
     "GraphCut",
     "Greedy",
     "IntegerProgram",
+    "LayerMeanField",
     "LinearProgram",
     "MaxProduct",
     "MeanField",
     "Order",
+    "PairMoves",
     "ParallelAnnealing",
     "ParallelMaxProduct",
     "ParallelMeanField",

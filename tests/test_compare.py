@@ -291,7 +291,7 @@ def test_filters_choose_a_part_of_the_suite(tmp_path: Path) -> None:
 
 
 def test_packaged_suites_load() -> None:
-    assert packaged() == ["classical", "default", "smoke"]
+    assert packaged() == ["classical", "default", "layer", "smoke"]
     suite = load_suite("default")
     assert len(suite.seeds) >= 3
     assert len(suite.solvers) >= 20
@@ -302,7 +302,14 @@ def test_packaged_suites_load() -> None:
 
 
 def test_every_generator_is_a_kind() -> None:
-    assert kinds().keys() == GENERATORS.keys() | {"digits", "digits-tiny", "file"}
+    assert kinds().keys() == GENERATORS.keys() | {
+        "digits",
+        "digits-tiny",
+        "file",
+        "layer",
+        "layer-file",
+        "digits-layer",
+    }
 
 
 def test_grids_and_overrides(tmp_path: Path) -> None:

@@ -116,6 +116,9 @@ def kinds() -> dict[str, Kind]:
             for name, make in GENERATORS.items()
         },
         "file": Kind("mrf", model_file, lambda parameters: 0),
+        "layer": Kind("mrf", "mrfq.layerwise.instances:synthetic_layer", _layer),
+        "layer-file": Kind("mrf", "mrfq.layerwise.instances:layer_file", lambda parameters: 0),
+        "digits-layer": Kind("mrf", "mrfq.nn.digits_layer:digits_layer", lambda parameters: 0, {"epochs": 1}),
         "digits": Kind("network", "mrfq.nn.digits:digits_task", _perceptron, {"epochs": 1}),
         "digits-tiny": Kind("network", "mrfq.nn.digits:digits_tiny_task", lambda parameters: 0, {"epochs": 1}),
     }
@@ -144,6 +147,10 @@ def _grid(parameters: Mapping[str, Any]) -> int:
 
 def _tables(parameters: Mapping[str, Any]) -> int:
     return int(parameters["n"] * parameters["labels"] ** 2)
+
+
+def _layer(parameters: Mapping[str, Any]) -> int:
+    return int(parameters["columns"] * (parameters["columns"] + 16 * parameters["rows"]))
 
 
 def _perceptron(parameters: Mapping[str, Any]) -> int:

@@ -16,6 +16,7 @@ from mrfq.errors import InvalidParameterError, InvalidProblemError, UnknownNameE
 from mrfq.layerwise.refit import LayerFit, row_energies
 from mrfq.layerwise.spec import LevelSpec
 from mrfq.layerwise.tables import Table, start_table
+from mrfq.problems.layer_pairs import pair_descent
 from mrfq.problems.layer_solve import anneal, descend, gptq_columns
 from mrfq.problems.layer_sweeps import Columns, Sweep
 
@@ -40,6 +41,9 @@ class Recipe:
         Rounds of a re-fit of the label sets and `descent` sweeps of ICM, before mean-field and after it.
     descent : int
         Most sweeps of ICM at a time.
+    pairs : int
+        With how many of its most strongly coupled partners each weight is moved jointly, in descents after mean-field
+        or annealing and at the end; 0 for none.
     damping : float
         Of GPTQ: this part of the mean diagonal entry is added to the diagonal of the Gram matrix.
     order : {"activation", "natural"}
@@ -56,16 +60,17 @@ class Recipe:
     beta: tuple[float, float] = (2.0, 40.0)
     refits: int = 0
     descent: int = 5
+    pairs: int = 0
     damping: float = 0.01
     order: Literal["activation", "natural"] = "activation"
 
     def __post_init__(self) -> None:
         if self.solver not in get_args(LayerSolver):
             raise UnknownNameError("layer solver", self.solver, get_args(LayerSolver))
-        whole = {"sweeps": self.sweeps, "refits": self.refits, "descent": self.descent}
-        for name, value in whole.items():
-            if not isinstance(value, int) or value < (0 if name == "refits" else 1):
-                raise InvalidParameterError(f"recipe: {name} must be a whole number, at least 1, got {value!r}")
+        for name, least in {"sweeps": 1, "refits": 0, "descent": 1, "pairs": 0}.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise InvalidParameterError(f"recipe: {name} must be a whole number, at least {least}, got {value!r}")
         if not 0 < self.beta[0] <= self.beta[1] < float("inf"):
             raise InvalidParameterError(f"recipe: beta must ascend from a positive number, got {self.beta}")
         if not 0 <= self.damping < float("inf") or self.order not in ("activation", "natural"):
@@ -79,7 +84,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "fast": Recipe("gptq"),
     "balanced": Recipe("icm", refits=3, descent=3),
-    "best": Recipe("mean-field", refits=3),
+    "best": Recipe("mean-field", refits=3, pairs=8),
     "nearest": Recipe("nearest"),
     "gptq": Recipe("gptq"),
     "icm": Recipe("icm", descent=30),
@@ -144,7 +149,7 @@ def quantize_layer(
         Second moments or covariance of the inputs, the metric of the distance; symmetric, positive semi-definite.
     spec : LevelSpec
     recipe : Recipe or str
-        "fast" (GPTQ), "balanced" (GPTQ, ICM, re-fits), "best" (mean-field and re-fits), or a solver alone on the
+        "fast" (GPTQ), "balanced" (GPTQ, ICM, re-fits), "best" (mean-field, re-fits and pairs), or a solver alone on the
         label sets it starts with: "nearest", "gptq", "icm", "mean-field", "annealing".
     seed : int
         Of annealing; the others draw no numbers.
@@ -174,8 +179,8 @@ def quantize_layer(
         return work.result(labels)
     labels = work.refined(work.descended(labels))
     if recipe.solver in RULES:
-        labels = work.refined(work.annealed(labels, torch.Generator().manual_seed(seed)))
-    return work.result(labels)
+        labels = work.refined(work.paired(work.annealed(labels, torch.Generator().manual_seed(seed))))
+    return work.result(work.paired(labels))
 
 
 class _Work:
@@ -211,6 +216,13 @@ class _Work:
         found = self.descended(self.columns.restore(sweep.labels))
         better = self.energies(found) < self.energies(labels)
         return torch.where(better[:, None], found, labels)
+
+    def paired(self, labels: Tensor) -> Tensor:
+        """Return the labels after a descent by pairs of weights."""
+        if not self.recipe.pairs:
+            return labels
+        found = pair_descent(self.target, self.gram, self.table.values, labels, partners=self.recipe.pairs)
+        return found.to(labels)
 
     def energies(self, labels: Tensor) -> Tensor:
         return row_energies(self.table.values, labels, self.target, self.gram)

@@ -55,13 +55,19 @@ def _nearest(x: Any, level: Any, best: Any, pick: Any, chosen: Any) -> None:
 
 
 @inlined
-def _soften(x: Any, level: Any, best: Any, scale: Any, total: Any, chosen: Any) -> None:
-    """Take the mean of the levels under `exp(-scale (x - level)^2)`."""
+def _excess(x: Any, level: Any, near: Any) -> Any:
+    """Return `(x - level)^2 - (x - near)^2`; no large squares cancel where x is far from both."""
+    return (level - near) * ((level - x) + (near - x))
+
+
+@inlined
+def _soften(x: Any, level: Any, near: Any, scale: Any, total: Any, chosen: Any) -> None:
+    """Take the mean of the levels under `exp(-scale (x - level)^2)`; the nearest ones are `near`."""
     total[:] = np.float32(0.0)
     chosen[:] = np.float32(0.0)
     for a in range(level.shape[0]):
         for r in range(CHUNK):
-            weight = _exp(-scale[r] * ((x[r] - level[a, r]) * (x[r] - level[a, r]) - best[r]))
+            weight = _exp(-scale[r] * _excess(x[r], level[a, r], near[r]))
             total[r] += weight
             chosen[r] += weight * level[a, r]
     for r in range(CHUNK):
@@ -69,7 +75,7 @@ def _soften(x: Any, level: Any, best: Any, scale: Any, total: Any, chosen: Any) 
 
 
 @inlined
-def _draw(x: Any, level: Any, best: Any, scale: Any, total: Any, pick: Any, chosen: Any) -> None:
+def _draw(x: Any, level: Any, near: Any, scale: Any, total: Any, pick: Any, chosen: Any) -> None:
     """Draw a level under `exp(-scale (x - level)^2)`: the first at which the cumulative law passes a random number.
 
     The random numbers, in [0, 1), are in `chosen` at first.
@@ -77,13 +83,13 @@ def _draw(x: Any, level: Any, best: Any, scale: Any, total: Any, pick: Any, chos
     total[:] = np.float32(0.0)
     for a in range(level.shape[0]):
         for r in range(CHUNK):
-            total[r] += _exp(-scale[r] * ((x[r] - level[a, r]) * (x[r] - level[a, r]) - best[r]))
+            total[r] += _exp(-scale[r] * _excess(x[r], level[a, r], near[r]))
     for r in range(CHUNK):
         total[r] *= chosen[r]
         pick[r] = np.float32(-1.0)
     for a in range(level.shape[0]):
         for r in range(CHUNK):
-            total[r] -= _exp(-scale[r] * ((x[r] - level[a, r]) * (x[r] - level[a, r]) - best[r]))
+            total[r] -= _exp(-scale[r] * _excess(x[r], level[a, r], near[r]))
             value, number, kept = level[a, r], pick[r], chosen[r]
             found = (number < np.float32(0.0)) & ((total[r] < np.float32(0.0)) | (a == level.shape[0] - 1))
             pick[r] = np.float32(a) if found else number
@@ -154,6 +160,7 @@ def sweep_block(block: Block, law: Law, rule: int) -> None:
             _nearest(x, level, best, pick, chosen)
             if rule != ARGMIN:
                 scale[:size] = sharpness[j if sharp else 0, here] * columns[j]
+                best[:] = chosen
             if rule == SOFTMAX:
                 _soften(x, level, best, scale, total, chosen)
             if rule == SAMPLE:

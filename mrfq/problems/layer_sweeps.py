@@ -218,12 +218,11 @@ def _composed(block: Block, law: Law, rule: int) -> None:
     for j in range(len(mean)):
         levels = values[j if len(values) > 1 else 0]
         x = mean[j] - residual[j] * inverse[j]
-        gaps = (x - levels).square()
-        best, label = gaps.min(0)
+        label = (x - levels).square().argmin(0)
         chosen = levels.gather(0, label[None])[0]
         if rule != ARGMIN:
             sharp = law.sharpness[j if len(law.sharpness) > 1 else 0] * law.columns[j]
-            weights = (-sharp * (gaps - best)).exp()
+            weights = (-sharp * (levels - chosen) * ((levels - x) + (chosen - x))).exp()
         if rule == SOFTMAX:
             chosen = (weights * levels).sum(0) / weights.sum(0)
         if rule == SAMPLE:
@@ -232,7 +231,7 @@ def _composed(block: Block, law: Law, rule: int) -> None:
             chosen = levels.gather(0, label[None])[0]
         alive = inverse[j] > 0
         delta[j] = torch.where(alive, chosen - mean[j], 0.0)
-        mean[j] += delta[j]
+        mean[j] = torch.where(alive, chosen, mean[j])
         labels[j] = torch.where(alive, label.to(torch.uint8), labels[j])
         residual[j + 1 :].addr_(gram[j, j + 1 :], delta[j])
 
