@@ -41,7 +41,8 @@ def threads_for(work: int) -> Iterator[int]:
     ...     count
     1
     """
-    before, torch_threads = numba.get_num_threads(), torch.get_num_threads()
+    torch_threads = torch.get_num_threads()  # before numba starts its threads, which may raise it
+    before = numba.get_num_threads()
     count = max(min(work // GRAIN, torch_threads, before), 1)
     numba.set_num_threads(count)
     try:

@@ -213,6 +213,41 @@ def test_layers_may_have_label_sets_of_their_own(quick, tmp_path):
     }  # fmt: skip
 
 
+def test_bounds_are_in_the_summary_on_the_page_and_on_the_console(options, finished, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("quantize", *options, "--baselines", "--bounds", "--levels-for", "fc3=vector-2x16", "--out", out) == 0
+    said = capsys.readouterr().out
+    summary = json.loads((out / "summary.json").read_text())
+    found = {layer["name"]: layer["optimality"] for layer in summary["layers"]}
+    assert found.pop("fc3") is None
+    assert 0.1 < found["fc1"] < 1
+    assert 0 <= found["fc2"] < 1  # fewer inputs than columns: nothing can be shown
+    page = (out / "quantize.html").read_text()
+    lines = [line for line in said.splitlines() if "  error " in line]
+    for line, optimality in zip(lines, found.values(), strict=False):
+        assert f"  optimality {optimality:.3g}" in line
+        assert f'data-sort="{optimality}"' in page
+    assert "optimality" not in lines[2]
+    assert all(layer["optimality"] is None for layer in finished[1]["layers"])
+    assert "ptimality" not in (finished[0] / "quantize.html").read_text()
+
+
+def test_aligned_files_take_more_room_and_hold_the_same_network(options, finished, tmp_path):
+    out = tmp_path / "run"
+    assert run("quantize", *options, "--baselines", "--align", "--out", out) == 0
+    paths = out / "model.safetensors", finished[0] / "model.safetensors"
+    aligned, dense = (load(path) for path in paths)
+    assert aligned.keys() == dense.keys()
+    assert all(torch.equal(value, dense[name]) for name, value in aligned.items())
+    assert paths[0].stat().st_size > paths[1].stat().st_size  # three labels take two bits instead of 1.6
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["packed_bytes"] == paths[0].stat().st_size
+    assert read_config(out / "config.toml")["align"] is True
+    network = load(paths[0], build("lenet300", **SHAPE, affine=True))
+    save(network, tmp_path / "again.safetensors", align=True)
+    assert (tmp_path / "again.safetensors").read_bytes() == paths[0].read_bytes()
+
+
 def test_distillation_comes_last(finished, quick, tmp_path, capsys):
     out = tmp_path / "run"
     with ConsoleListener(Console()) as listener:
@@ -275,7 +310,8 @@ def test_options_come_before_the_file(tmp_path):
 def test_settings_reach_the_engine(quick):
     found = quick(
         levels="2bit", levels_for={"a": "float"}, quality="best", solver="icm", asymmetric=False, centred=False,
-        shortcut=False, rescale=False, damping=0.5, held_out=0.25, baselines=True, reestimate=True, memory=0.5, seed=7,
+        shortcut=False, rescale=False, damping=0.5, held_out=0.25, baselines=True, bounds=True, reestimate=True,
+        memory=0.5, seed=7,
     ).options()  # fmt: skip
     assert found.spec_of("a") is None
     assert str(found.spec_of("b")) == "2bit-codebook"
@@ -283,7 +319,9 @@ def test_settings_reach_the_engine(quick):
     assert not any((found.asymmetric, found.centred, found.shortcut, found.rescale))
     assert (found.damping, found.held_out, found.memory) == (0.5, 0.25, 0.5)
     assert found.baselines
+    assert found.bounds
     assert found.reestimate
+    assert not quick().options().bounds
 
 
 @pytest.mark.parametrize(
@@ -292,6 +330,8 @@ def test_settings_reach_the_engine(quick):
         ("--no-asymmetric", "asymmetric", False), ("--no-centred", "centred", False),
         ("--baselines", "baselines", True), ("--no-shortcut", "shortcut", False),
         ("--no-rescale", "rescale", False), ("--no-test", "evaluate", False),
+        ("--bounds", "bounds", True), ("--no-bounds", "bounds", False),
+        ("--align", "align", True), ("--no-align", "align", False),
     ],
 )  # fmt: skip
 def test_switches(flag, name, value, monkeypatch):
@@ -376,7 +416,7 @@ def test_the_help_names_everything(capsys):
     names = (
         "model weights calibration data levels levels-for quality solver baselines samples seed device out config set"
     )
-    for name in (*names.split(), "resume"):
+    for name in (*names.split(), "resume", "bounds", "align"):
         assert f"--{name}" in said
 
 
@@ -751,10 +791,10 @@ def test_a_folder_that_cannot_be_made(quick, tmp_path):
 
 
 def test_a_file_that_does_not_come_back_is_noticed(quick, tmp_path, monkeypatch):
-    def careless(model, path):
+    def careless(model, path, **options):
         with torch.no_grad():
             model.fc2.bias.add_(1) if model.fc2.bias is not None else model.bn2.bias.add_(1)
-            save(model, path)
+            save(model, path, **options)
             model.bn2.bias.sub_(1)
 
     monkeypatch.setattr(mrfq.quantize.job, "save", careless)

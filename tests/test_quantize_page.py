@@ -24,7 +24,8 @@ VOID = {"meta", "link", "br", "path", "circle", "line", "rect", "use", "img"}
 def entry(name, error, held_out=None, **baselines):
     return {
         "name": name, "kind": "linear", "shape": [4, 8], "weights": 32, "levels": "binary-codebook",
-        "bits_per_weight": 9.0, "error": error, "error_held_out": held_out, "seconds": 0.5, "notes": [],
+        "bits_per_weight": 9.0, "error": error, "error_held_out": held_out, "optimality": None, "seconds": 0.5,
+        "notes": [],
         "baselines": {key: {"error": pair[0], "error_held_out": pair[1]} for key, pair in baselines.items()},
     }  # fmt: skip
 
@@ -149,6 +150,22 @@ def test_the_table_has_every_number_and_marks_the_best(page, networks):
     assert best(LAYERS[0], "error") == OURS
     assert best(entry("a", 0.1), "error") is None
     assert short(None) == "–"
+
+
+def test_the_optimality_has_a_column_only_where_it_is_known(page, networks):
+    assert "ptimality" not in page(summary(LAYERS), *networks)
+    layers = [{**LAYERS[0], "optimality": 0.8765}, LAYERS[1]]
+    text = page(summary(layers), *networks)
+    plain = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
+    assert "a lower bound of what any choice among these levels would cost" in plain
+    assert "1 proves that none is better" in plain
+    heads = re.findall(r"<th scope=\"col\"[^>]*>(.*?)</th>", text)
+    rows = re.findall(r'<tr>\s*<th scope="row">(?:first|second).*?</tr>', text, re.DOTALL)
+    for row, shown in zip(rows, ('data-sort="0.8765">0.876', 'data-sort="">–'), strict=True):
+        cells = re.findall(r"<td[^>]*>[^<]*</td>", row)
+        assert len(cells) == len(heads) - 1
+        where = next(k for k, head in enumerate(heads) if "optimality" in head) - 1
+        assert shown in cells[where]
 
 
 def test_no_layers_and_errors_of_zero_are_no_mistake(page, networks):

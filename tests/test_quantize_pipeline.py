@@ -1,6 +1,7 @@
 """`quantize` as a whole: on small networks of every make, and on a published one."""
 
 import copy
+import itertools
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 import mrfq
 from mrfq.errors import FileFormatError, InvalidParameterError, InvalidProblemError, UnknownNameError
+from mrfq.layerwise.bound import layer_bound
 from mrfq.nn.grids import grid_of
 from mrfq.nn.packed import load, save
 from mrfq.quantize.options import Options
@@ -357,6 +359,9 @@ def test_damaged_stages_are_refused(tmp_path):
         write_state(path, KIND, VERSION, tree)
         with pytest.raises(FileFormatError, match="stage-0000"):
             quantize(copy.deepcopy(model), batches, levels="2bit", state_folder=tmp_path)
+    write_state(path, KIND, VERSION - 1, good)
+    with pytest.raises(FileFormatError, match="version"):
+        quantize(copy.deepcopy(model), batches, levels="2bit", state_folder=tmp_path)
 
 
 def test_baselines_are_measured_on_the_same_targets():
@@ -374,6 +379,119 @@ def test_baselines_are_measured_on_the_same_targets():
     fast = quantize(plain := residual(), batches, levels=(("stem", "ternary"),), quality="gptq", baselines=True)
     assert fast.layers[0].error == fast.layers[0].baselines["gptq"]["error"]
     assert plain.stem.weight.unique().numel() > 1
+
+
+def energy(weight, target, gram):
+    """Return the distance of rows of weights (R or R x k, C) from a target in the metric of a Gram matrix."""
+    gap = (weight - target).double()
+    return ((gap @ gram) * gap).sum(-1)
+
+
+def rated(model, batches, **settings):
+    """Return the optimality of a network of one layer."""
+    return quantize(model, batches, bounds=True, held_out=0.0, **settings).layers[0].optimality
+
+
+@pytest.mark.parametrize("quality", ["nearest", "gptq", "best"])
+def test_the_optimality_is_true(quality):
+    """No labelling has less energy than the bound, and the bound is that of the target, metric and levels used."""
+    model, batches = nn.Sequential(nn.Linear(8, 6)), [torch.randn(40, 8) @ torch.randn(8, 8) for _ in range(3)]
+    target, x = model[0].weight.detach().clone(), torch.cat(batches).double()
+    found = rated(model, batches, levels="binary", quality=quality, rescale=False)
+    gram = (x - x.mean(0)).T @ (x - x.mean(0)) / len(x)
+    ours = energy(model[0].weight.detach(), target, gram)
+    values = grid_of(model[0].weight).table.values
+    labels = torch.tensor(list(itertools.product((0, 1), repeat=8)))
+    every = torch.stack([row[0][labels] for row in values])  # (rows, labellings, columns)
+    least = energy(every, target[:, None], gram).amin(1)
+    assert 0 < found <= float(least.sum() / ours.sum()) * (1 + 1e-4) <= 1 + 2e-4
+    assert found == pytest.approx(float(layer_bound(target, gram, values).clamp(min=0).sum() / ours.sum()), rel=1e-3)
+    assert found > 0.5 or quality == "nearest"
+
+
+def test_the_optimality_is_one_where_the_bound_is_tight():
+    signs = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=6)))  # their covariance is the identity
+    for levels in ("binary", "3bit"):
+        for quality in ("nearest", "balanced"):
+            model = nn.Sequential(nn.Linear(6, 5))
+            assert rated(model, [signs], levels=levels, quality=quality) == pytest.approx(1, abs=1e-5)
+
+
+def test_scale_and_shift_come_after_the_optimality():
+    batches = [torch.randn(40, 8) @ torch.randn(8, 8) + 1 for _ in range(3)]
+    model = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6).eval())
+    with_scale, without = (
+        rated(copy.deepcopy(model), batches, levels="ternary", rescale=rescale) for rescale in (True, False)
+    )
+    assert with_scale == without
+    assert 0 < without < 1
+
+
+def test_bounds_change_nothing_and_are_known_for_all_kinds_of_layers():
+    model, batches = residual(), images(3)
+    plain = copy.deepcopy(model)
+    levels = (("head", "vector-4x8"), ("conv2", "2bit-uniform-g4"), ("*", "binary"))
+    report = quantize(model, batches, levels=levels, bounds=True, baselines=True)
+    without = quantize(plain, batches, levels=levels, baselines=True)
+    assert same(model, plain)
+    for one, other in zip(report.layers, without.layers, strict=True):
+        assert other.optimality is None
+        assert (one.error, one.baselines, one.notes) == (other.error, other.baselines, other.notes)
+    found = {layer.name: layer.optimality for layer in report.layers}
+    assert found.pop("head") is None
+    assert all(0 < optimality <= 1 for optimality in found.values())
+    assert max(found.values()) < 1
+
+
+def test_no_bounds_of_embeddings():
+    report = quantize(Texts(tied=False).eval(), texts(), levels="ternary", bounds=True)
+    found = {layer.name: layer.optimality for layer in report.layers}
+    assert found.pop("words") is found.pop("places") is None
+    assert all(0 < optimality <= 1 for optimality in found.values())
+
+
+def test_layers_that_are_too_wide_for_a_bound_say_so():
+    model, batches = nn.Sequential(nn.Linear(1025, 2), nn.Linear(2, 2)), [torch.randn(8, 1025) for _ in range(2)]
+    wide, narrow = quantize(model, batches, levels="binary", quality="fast", bounds=True).layers
+    assert wide.optimality is None
+    assert wide.notes == ["no lower bound of its energy: that is computed up to 1,024 columns, and it has 1,025"]
+    assert 0 <= narrow.optimality <= 1
+    assert narrow.notes == []
+
+
+@pytest.mark.parametrize("constant", [[0], [1, 3], [0, 1, 2, 3, 4, 5]])
+def test_bounds_with_inputs_that_never_change(constant):
+    model, batches = nn.Sequential(nn.Linear(6, 4)), [torch.randn(32, 6) for _ in range(2)]
+    for batch in batches:
+        batch[:, constant] = torch.linspace(0.1, 7.3, len(constant))
+    layer = quantize(model, batches, levels="ternary", bounds=True).layers[0]
+    assert layer.optimality is not None or len(layer.notes) == 1
+    assert layer.optimality is None or 0 <= layer.optimality <= 1
+    assert len(constant) == 6 or layer.optimality > 0
+
+
+@pytest.mark.parametrize("error", [InvalidProblemError, torch.linalg.LinAlgError])
+def test_a_bound_that_cannot_be_computed_does_not_end_the_run(error, monkeypatch):
+    def failing(*_):
+        raise error("gram: too bad")
+
+    model, batches = nn.Sequential(nn.Linear(4, 3)), [torch.randn(9, 4) for _ in range(2)]
+    monkeypatch.setattr("mrfq.quantize.solving.layer_bound", failing)
+    layer = quantize(model, batches, levels="binary", bounds=True).layers[0]
+    assert layer.optimality is None
+    assert layer.notes == ["no lower bound of its energy: gram: too bad"]
+
+
+def test_a_resumed_run_knows_its_bounds(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    batches = [torch.randn(9, 4) for _ in range(2)]
+    first, again = (
+        quantize(copy.deepcopy(model), batches, levels="2bit", bounds=True, state_folder=tmp_path) for _ in range(2)
+    )
+    assert [layer.optimality for layer in again.layers] == [layer.optimality for layer in first.layers]
+    assert 0 < again.layers[0].optimality <= 1
+    with pytest.raises(InvalidParameterError, match="a run with other options; give"):
+        quantize(copy.deepcopy(model), batches, levels="2bit", state_folder=tmp_path)
 
 
 def test_tied_weights_and_texts():
@@ -497,6 +615,7 @@ MISTAKES = [
     ([(torch.ones(2, 3), torch.ones(2))], {}, "without labels"),
     ([torch.ones(2, 3)], {"levels": "2bit-g2"}, "groups of 2 columns do not divide 3"),
     ([torch.ones(2, 3)], {"damping": -1.0}, "damping"),
+    ([torch.ones(2, 3)], {"bounds": 1}, "bounds must be True or False, got 1"),
 ]
 
 

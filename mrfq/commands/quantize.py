@@ -44,6 +44,9 @@ def quantize(
     baselines: Annotated[
         Switch, typer.Option("--baselines/--no-baselines", help="Measure nearest-level rounding and GPTQ, too.")
     ] = None,
+    bounds: Annotated[
+        Switch, typer.Option("--bounds/--no-bounds", help="How far from optimal each layer is at most.")
+    ] = None,
     asymmetric: Annotated[
         Switch, typer.Option("--asymmetric/--no-asymmetric", help="Aim at the float network's outputs.  [default: yes]")
     ] = None,
@@ -64,6 +67,9 @@ def quantize(
         Switch, typer.Option("--test/--no-test", help="Look at the test images, at the end.  [default: yes]")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.  [default: 0]")] = None,
+    align: Annotated[
+        Switch, typer.Option("--align/--no-align", help="Pack labels so that none crosses a byte.  [default: no]")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1...  [default: auto]")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path("quantized"),
     config: Annotated[
@@ -94,6 +100,7 @@ def quantize(
         "quality": quality,
         "solver": solver,
         "baselines": baselines,
+        "bounds": bounds,
         "asymmetric": asymmetric,
         "centred": centred,
         "shortcut": shortcut,
@@ -102,6 +109,7 @@ def quantize(
         "samples": samples,
         "evaluate": test,
         "seed": seed,
+        "align": align,
         "device": device,
     }
     given = {name: value for name, value in options.items() if value is not None}

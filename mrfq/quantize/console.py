@@ -84,6 +84,8 @@ def described(layer: LayerReport) -> str:
     found = f"{layer.name}  {'x'.join(map(str, layer.shape))}  {layer.levels}  error {layer.error:.3g}"
     if layer.error_held_out is not None:
         found += f"  held out {layer.error_held_out:.3g}"
+    if layer.optimality is not None:
+        found += f"  optimality {layer.optimality:.3g}"
     for name, baseline in layer.baselines.items():
         found += "" if (error := baseline["error"]) is None else f"  {name} {error:.3g}"
     return found

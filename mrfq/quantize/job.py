@@ -174,7 +174,7 @@ def finish(
     `summary.json` is written last: what is broken off here is repeated when it is resumed.
     """
     with folder.writing():
-        save(result.model, folder.model)
+        save(result.model, folder.model, align=settings.align)
     check_reload(folder.model, result.model, result.original)
     accuracies = Accuracies(None, None)
     if settings.tested:

@@ -15,7 +15,7 @@ Spec = LevelSpec | VectorSpec
 Levels = str | LevelSpec | VectorSpec | tuple[tuple[str, str | LevelSpec | VectorSpec | None], ...]
 #: the pattern that asks for every layer, so that one which cannot be quantized is no mistake
 EVERY = "*"
-SWITCHES = ("asymmetric", "centred", "shortcut", "rescale", "baselines", "reestimate")
+SWITCHES = ("asymmetric", "centred", "shortcut", "rescale", "baselines", "bounds", "reestimate")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Options:
         are two, unless 0.
     baselines : bool
         Also measure rounding to nearest and GPTQ on the same targets and label sets.
+    bounds : bool
+        Also compute a lower bound of the energy of every layer of up to 1024 columns with levels of its rows, which
+        says how far from optimal its labels are at most.
     reestimate : bool
         Replace batch-norm statistics by averages over the calibration inputs at the end.
     memory : float
@@ -75,6 +78,7 @@ class Options:
     damping: float = 0.01
     held_out: float = 0.1
     baselines: bool = False
+    bounds: bool = False
     reestimate: bool = False
     memory: float = 2.0
     seed: int = 0

@@ -35,6 +35,7 @@ def write_page(summary: dict[str, Any], model: nn.Module, original: nn.Module, f
         keys=keys(layers),
         methods=methods(layers)[1:],
         layers=layers,
+        bounded=any(layer["optimality"] is not None for layer in layers),
         pictures=pictures(layers, model, original),
         picture_size=(WIDTH, HEIGHT),
         number=number,

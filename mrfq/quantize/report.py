@@ -26,6 +26,11 @@ class LayerReport:
         outputs are those that the layer aims at: the float network's, corrected for the shortcut, by default.
     error_held_out : float or None
         The same on calibration batches that were held out; None if there were none.
+    optimality : float or None
+        How far from optimal the labels are at most, in [0, 1]: a lower bound of the energy of all labellings with the
+        same levels over the energy of these labels, on the target and in the metric of the solver, before scale and
+        shift. The energy is at most 1 / optimality times the least possible one, and 1 proves that it is the least.
+        None if it was not asked for, and for codewords, embeddings and layers of more than 1024 columns.
     baselines : dict of str to dict
         The same two numbers for other solvers on the same target and label set, `{"gptq": {"error": ..,
         "error_held_out": ..}}`.
@@ -42,6 +47,7 @@ class LayerReport:
     bits_per_weight: float
     error: float
     error_held_out: float | None
+    optimality: float | None = None
     baselines: dict[str, dict[str, float | None]] = field(default_factory=dict)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)

@@ -56,6 +56,8 @@ class Settings:
         Fraction of the calibration batches that only measure errors.
     baselines : bool
         Measure nearest-level rounding and GPTQ on every layer, too.
+    bounds : bool
+        Say of every layer of up to 1024 columns how far from optimal its labels are at most.
     reestimate : bool
         Re-estimate the statistics of batch norm at the end.
     distill : int
@@ -71,6 +73,8 @@ class Settings:
         GiB for forward passes that are held between layers; decides the time, not the result.
     seed : int
         Of the choice of inputs and of everything random in the solvers.
+    align : bool
+        Pack labels in 1, 2, 4 or 8 bits each, so that none crosses a byte; otherwise in the least room.
     device : str
         "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1"...
     evaluate : bool
@@ -112,6 +116,7 @@ class Settings:
     damping: float = 0.01
     held_out: float = 0.1
     baselines: bool = False
+    bounds: bool = False
     reestimate: bool = False
     distill: int = 0
     distill_rate: float = 3e-3
@@ -119,6 +124,7 @@ class Settings:
     batch_size: int = 64
     memory: float = 2.0
     seed: int = 0
+    align: bool = False
     device: str = "auto"
     evaluate: bool = True
     normalise: Literal["data", "imagenet"] | None = None
@@ -160,6 +166,7 @@ class Settings:
             damping=self.damping,
             held_out=self.held_out,
             baselines=self.baselines,
+            bounds=self.bounds,
             reestimate=self.reestimate,
             memory=self.memory,
             seed=self.seed,

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mrfq.errors import InvalidProblemError
+from mrfq.layerwise.bound import layer_bound
 from mrfq.layerwise.recipe import Recipe, named_recipe, quantize_layer
+from mrfq.layerwise.refit import row_energies
 from mrfq.layerwise.spec import LevelSpec, VectorSpec
 from mrfq.layerwise.tables import Table
 from mrfq.layerwise.vector import fit_codebook
@@ -22,6 +25,8 @@ from mrfq.quantize.target import best_shift, best_weights, least_squares, metric
 from mrfq.quantize.unfolding import matrix
 
 BASELINES = ("nearest", "gptq")
+#: more columns have no bound: its time grows with their third power, and is some seconds here
+BOUND_COLUMNS = 1024
 #: how much work goes into a vector codebook
 VECTOR_EFFORT: dict[str, dict[str, Any]] = {
     "nearest": {"assign": "unary"},
@@ -56,6 +61,8 @@ class Answer:
         With the scale that the levels took up.
     scale, shift : Tensor, shape (R,), float64
         What is left for the outlet: outputs are `scale * (weight @ x) + shift`.
+    optimality : float or None
+        A lower bound of the energy of all labellings over that of the labels, in [0, 1]; None if it is not known.
     notes : list of str
     """
 
@@ -63,6 +70,7 @@ class Answer:
     grid: RowGrid | VectorGrid
     scale: Tensor
     shift: Tensor
+    optimality: float | None = None
     notes: list[str] = field(default_factory=list)
 
     def weight(self, layer: Quantizable) -> Tensor:
@@ -110,7 +118,10 @@ def solve(
     centred = options.centred and (outlet.shifts or not options.rescale)
     gram, cross = metric(moments, centred)
     target = best_weights(gram, cross, rows, options.damping).float()
-    answer = _unscaled(layer, *_labelled(layer, target, gram.float(), options, quality, seed))
+    gram = gram.float()
+    answer = _unscaled(layer, *_labelled(layer, target, gram, options, quality, seed))
+    if options.bounds and quality is None:
+        _rate(layer, answer, target, gram)
     if options.centred and not centred:
         answer.notes.append("nothing can take up a shift of its outputs: second moments in place of covariances")
     return _rescaled(layer, answer, moments, outlet, options) if options.rescale else answer
@@ -130,6 +141,28 @@ def _labelled(
     found = [quantize_layer(t.contiguous(), h.contiguous(), layer.spec, recipe, seed=seed) for t, h in parts]
     parameters = torch.cat([part.table.parameters for part in found])
     return torch.cat([part.labels for part in found]), RowGrid(Table(layer.spec, parameters))
+
+
+def _rate(layer: Quantizable, answer: Answer, target: Tensor, gram: Tensor) -> None:
+    """Note in an answer without scale and shift how near to optimal its labels are at least, or why that is unknown."""
+    if not isinstance(answer.grid, RowGrid):
+        return
+    if layer.columns > BOUND_COLUMNS:
+        answer.notes.append(
+            f"no lower bound of its energy: that is computed up to {BOUND_COLUMNS:,} columns, and it has "
+            f"{layer.columns:,}"
+        )
+        return
+    values, labels = (part.unflatten(0, (layer.groups, -1)) for part in (answer.grid.table.values, answer.labels))
+    energy = sum(float(row_energies(*part).sum()) for part in zip(values, labels, target, gram, strict=True))
+    try:
+        bounds = [layer_bound(*part).clamp(min=0) for part in zip(target, gram, values, strict=True)]
+    except (InvalidProblemError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+        # of constant inputs, say, whose covariance is nothing but rounding errors
+        answer.notes.append(f"no lower bound of its energy: {error}")
+        return
+    least = sum(float(bound.sum()) for bound in bounds)
+    answer.optimality = least / energy if energy > least else 1.0
 
 
 def recipe_of(options: Options) -> Recipe:

@@ -22,7 +22,7 @@ from mrfq.quantize.options import Options
 from mrfq.quantize.plan import Batch
 from mrfq.quantize.report import LayerReport
 
-KIND, VERSION = "quantization-stage", 1
+KIND, VERSION = "quantization-stage", 2
 #: options that decide nothing that is computed
 FREE = frozenset({"memory"})
 

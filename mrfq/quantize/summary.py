@@ -35,7 +35,8 @@ def summarise(settings: Settings, folder: Folder, result: Result, accuracies: Ac
     fractions of their variance, on the calibration inputs and on those that only measure. `packed_bytes` is the size
     of `model.safetensors`, `compression` how many times smaller it is than all numbers of the network in float32,
     `bits_per_weight` the mean over all quantized weights, codebooks and scales included. Errors of layers are those
-    before distillation, whose own are of the outputs of the network. What is not known is None.
+    before distillation, whose own are of the outputs of the network. `optimality` is a lower bound of the energy that
+    the solver minimised over the energy that it reached, 1 at most. What is not known is None.
     """
     model, report = result.model, result.report
     packed, whole = folder.model.stat().st_size, float_bytes(model)
@@ -79,6 +80,7 @@ def layer_entry(layer: LayerReport) -> dict[str, Any]:
         "bits_per_weight": layer.bits_per_weight,
         "error": layer.error,
         "error_held_out": layer.error_held_out,
+        "optimality": layer.optimality,
         "baselines": {name: dict(found) for name, found in layer.baselines.items()},
         "seconds": layer.seconds,
         "notes": list(layer.notes),

@@ -153,6 +153,7 @@ class Work:
             bits_per_weight=bits(layer, answer.grid) / (layer.rows * layer.columns),
             error=error,
             error_held_out=answer.error(layer, found.held_out),
+            optimality=answer.optimality,
             notes=[*self.plan.notes.get(index, []), *answer.notes],
         )
 
@@ -205,4 +206,5 @@ def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 def _sentence(report: LayerReport) -> str:
     held = "" if report.error_held_out is None else f", {report.error_held_out:.3g} held out"
-    return f"{report.name}: {report.levels}, error {report.error:.3g}{held}"
+    near = "" if report.optimality is None else f", optimality {report.optimality:.3g}"
+    return f"{report.name}: {report.levels}, error {report.error:.3g}{held}{near}"
