@@ -44,7 +44,7 @@ def idx(array, code=0x08):
 def test_an_idx_file_is_read_plain_or_compressed_whatever_its_name(tmp_path, code, shape):
     size = int(np.prod(shape))
     array = np.asarray(np.arange(size).reshape(shape) * 7 - (0 if code == 0x08 else 9), dtype=DTYPES[code])
-    for name, data in (("plain.gz", idx(array, code)), ("compressed", gzip.compress(idx(array, code)))):
+    for name, data in (("plain.gz", idx(array, code)), ("compressed", gzip.compress(idx(array, code), mtime=0))):
         (tmp_path / name).write_bytes(data)
         found = read_idx(tmp_path / name)
         assert found.dtype == np.dtype(DTYPES[code]).newbyteorder("=")
@@ -75,8 +75,8 @@ def test_a_file_that_is_cut_anywhere_or_longer_is_refused(tmp_path, compress):
         (b"\0\0\x08\2\0\0\0\1", "sizes of 2 axes"),
         (b"\0\0\x08\1\x7f\xff\xff\xffabc", "too few bytes, expected 2,147,483,647"),
         (b"\0\0\x0e\2\xff\xff\xff\xff\xff\xff\xff\xff", "at most 2,147,483,648"),
-        (gzip.compress(b"\0\0\x08\1\x7f\xff\xff\xffabc"), "too few bytes"),
-        (gzip.compress(idx(np.arange(9)))[:-3] + b"abc", "broken gzip data"),
+        (gzip.compress(b"\0\0\x08\1\x7f\xff\xff\xffabc", mtime=0), "too few bytes"),
+        (gzip.compress(idx(np.arange(9)), mtime=0)[:-3] + b"abc", "broken gzip data"),
     ],
 )
 def test_a_wrong_idx_file_is_refused_with_the_reason(tmp_path, data, message):
@@ -89,7 +89,7 @@ def test_a_wrong_idx_file_is_refused_with_the_reason(tmp_path, data, message):
 
 def test_no_more_is_decompressed_than_the_header_says(tmp_path):
     path = tmp_path / "bomb"
-    path.write_bytes(gzip.compress(b"\0\0\x08\1\0\0\0\4" + bytes(2**25)))
+    path.write_bytes(gzip.compress(b"\0\0\x08\1\0\0\0\4" + bytes(2**25), mtime=0))
     tracemalloc.start()
     with pytest.raises(FileFormatError, match="more bytes"):
         read_idx(path)
@@ -165,7 +165,7 @@ def test_a_wrong_folder_says_what_was_sought_and_what_is_there(tmp_path, small_m
 )
 def test_files_that_are_not_mnists_are_refused(tmp_path, small_mnist, name, array, message):
     small_mnist[1](tmp_path)
-    (tmp_path / name).write_bytes(gzip.compress(idx(array)))
+    (tmp_path / name).write_bytes(gzip.compress(idx(array), mtime=0))
     with pytest.raises(FileFormatError, match=message):
         mnist.read_mnist(tmp_path)
 
