@@ -130,7 +130,7 @@ def test_prints_nothing():
 
 def test_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(toulbar2.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(CapabilityError, match=r'pip install "mrfq\[peers\]"'):
+    with pytest.raises(CapabilityError, match=r'pip install "mrfq\[solver-peers\]"'):
         mrfq.solve(random_model(0), Toulbar2())
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 #: squared means beyond this multiple of the variance would cost digits of a covariance
-FAR = 16.0
+FAR = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,8 @@ class Moments:
     >>> gathering = Gathering()
     >>> gathering.add(x, weight @ x + 5)
     >>> moments = gathering.finish()
-    >>> round(moments.error(weight, shift=torch.full((1, 2), 5.0)), 6)
-    0.0
+    >>> moments.error(weight, shift=torch.full((1, 2), 5.0)) < 1e-5
+    True
     """
 
     count: int
