@@ -63,7 +63,8 @@ def layer_bound(target: Tensor, gram: Tensor, values: Tensor, *, rounds: int = 2
     work grows with C^3: a few seconds for some hundred columns.
 
     How tight it is depends on the number of levels: about 0.9 of the best energy known for binary rows of real
-    layers, 0.4 to 0.8 for ternary ones, 0.1 to 0.5 at 3 bits.
+    layers with a thousand inputs, 0.4 to 0.8 for ternary ones, 0.1 to 0.5 at 3 bits; less where few inputs make the
+    Gram matrix close to singular.
 
     References
     ----------
