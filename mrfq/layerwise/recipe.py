@@ -83,7 +83,7 @@ class Recipe:
 #: what can be asked for by name: qualities, and solvers alone
 RECIPES: dict[str, Recipe] = {
     "fast": Recipe("gptq"),
-    "balanced": Recipe("icm", refits=3, descent=3),
+    "balanced": Recipe("icm", refits=2, descent=3),
     "best": Recipe("mean-field", refits=3, pairs=8),
     "nearest": Recipe("nearest"),
     "gptq": Recipe("gptq"),
