@@ -12,8 +12,8 @@ from torch import Tensor
 from mrfq.errors import InvalidParameterError
 from mrfq.nn.data import to_device
 from mrfq.nn.images import IMAGENET, ImageBatches, ImageData, load_images
-from mrfq.quantize.functions import call_named
 from mrfq.quantize.settings import Settings
+from mrfq.user_functions import call_named
 
 
 @dataclass(frozen=True, eq=False)

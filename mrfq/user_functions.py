@@ -42,16 +42,10 @@ def call_named(what: str, spec: str, offered: Mapping[str, object]) -> Any:
     Fraction(3, 1)
     """
     place = f"{what} {spec!r}"
-    module, _, attribute = spec.partition(":")
-    if not all(part.isidentifier() for text in (module, attribute) for part in text.split(".")):
-        raise InvalidParameterError(f"{place}: must have the form 'package.module:function'")
     with current_directory_importable():
-        function = _find(place, module, attribute)
-        arguments = _accepted(place, function, offered)
-        try:
-            return function(**arguments)
-        except Exception as error:
-            raise failure(place, f"{attribute} failed", error) from error
+        function = named_function(place, spec, "function")
+        arguments = accepted(place, function, offered)
+        return called(place, spec, function, arguments)
 
 
 @contextmanager
@@ -73,7 +67,11 @@ def failure(place: str, what: str, error: Exception) -> InvalidParameterError:
     return InvalidParameterError(f"{place}: {what}: {type(error).__name__}: {error} ({where})")
 
 
-def _find(place: str, module: str, attribute: str) -> Callable[..., Any]:
+def named_function(place: str, spec: str, kind: str) -> Callable[..., Any]:
+    """Return the function that a text names; messages begin with `place`, and call it a `kind`."""
+    module, _, attribute = spec.partition(":")
+    if not all(part.isidentifier() for text in (module, attribute) for part in text.split(".")):
+        raise InvalidParameterError(f"{place}: must have the form 'package.module:{kind}'")
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -96,15 +94,32 @@ def _find(place: str, module: str, attribute: str) -> Callable[..., Any]:
     return found
 
 
-def _accepted(place: str, function: Callable[..., Any], offered: Mapping[str, object]) -> dict[str, object]:
-    """Return the arguments to call a function with."""
+def called(place: str, spec: str, function: Callable[..., Any], arguments: Mapping[str, object]) -> Any:
+    """Return what a function returns; an error in it is one of the user's code."""
+    try:
+        return function(**arguments)
+    except Exception as error:
+        raise failure(place, f"{spec.partition(':')[2]} failed", error) from error
+
+
+def accepted(
+    place: str,
+    function: Callable[..., Any],
+    offered: Mapping[str, object],
+    required: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """Return the arguments to call a function with: all that are required, and of those offered what it accepts."""
+    required = required or {}
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some functions of C extensions have no signature
-        return dict(offered)
+        return {**offered, **required}
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     anything = any(p.kind == p.VAR_KEYWORD for p in parameters)
-    given = {key: value for key, value in offered.items() if anything or key in named}
+    given = {key: value for key, value in {**offered, **required}.items() if anything or key in named}
+    for key in required:
+        if key not in given:
+            raise InvalidParameterError(f"{place}: has no parameter {key!r}; leave it out, or add it")
     for p in parameters:
         optional = p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         if not optional and (p.kind == p.POSITIONAL_ONLY or p.name not in given):
