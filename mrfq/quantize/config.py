@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mrfq.errors import InvalidParameterError, UnknownNameError
+from mrfq import toml_settings
+from mrfq.errors import InvalidParameterError
 from mrfq.quantize.settings import Settings
-from mrfq.train.config import LARGEST_FILE, _written
 
 NAMES = tuple(field.name for field in dataclasses.fields(Settings))
 
@@ -25,24 +24,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
     UnknownNameError
         A key that is no setting, with a suggestion.
     """
-    path = Path(path)
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise InvalidParameterError(f"{path}: larger than a configuration can be ({LARGEST_FILE:,} bytes)")
-        values = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InvalidParameterError(f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # of the encoding, or TOMLDecodeError, which names line and column
-        raise InvalidParameterError(f"{path}: {error}") from error
-    check_names(values, str(path))
-    return values
+    return toml_settings.read_toml(path, NAMES)
 
 
 def check_names(names: Iterable[str], where: str) -> None:
     """Raise `UnknownNameError` about a name that is no setting."""
-    for name in names:
-        if name not in NAMES:
-            raise UnknownNameError("setting", name, NAMES, where)
+    toml_settings.check_known(names, where, NAMES)
 
 
 def make_settings(values: Mapping[str, Any]) -> Settings:
@@ -75,5 +62,4 @@ def to_toml(settings: Settings) -> str:
     levels = "3bit-codebook"
     levels_for = {conv1 = "float"}
     """
-    values = {name: getattr(settings, name) for name in NAMES}
-    return "".join(f"{name} = {_written(value)}\n" for name, value in values.items() if value is not None)
+    return toml_settings.to_toml(settings)
