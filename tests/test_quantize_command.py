@@ -31,9 +31,9 @@ from mrfq.quantize.job import quantize_network
 from mrfq.quantize.reporting import Listener
 from mrfq.quantize.settings import Settings, differing
 from mrfq.quantize.weights import float_network
+from mrfq.runs.evaluation import grade, in_order
 from mrfq.train import OutputError, StoppedError, train
 from mrfq.train import Settings as TrainSettings
-from mrfq.train.evaluation import grade, in_order
 
 FILES = {"config.toml", "summary.json", "model.safetensors", "quantize.html"}
 SHAPE = {"channels": 1, "size": 8, "classes": 10}

@@ -24,10 +24,11 @@ from mrfq.nn.grids import grid_of
 from mrfq.nn.images import ImageBatches, load_images
 from mrfq.nn.models import build
 from mrfq.nn.packed import load, save
+from mrfq.runs.evaluation import grade, in_order, subset
+from mrfq.toml_settings import to_toml
 from mrfq.train import DivergedError, OutputError, Report, Settings, StoppedError, train
 from mrfq.train.checkpoint import KIND, VERSION
-from mrfq.train.config import make_settings, read_config, to_toml
-from mrfq.train.evaluation import grade, in_order, subset
+from mrfq.train.config import make_settings, read_config
 from mrfq.train.folder import Folder, digest_of
 from mrfq.train.history import COLUMNS
 from mrfq.train.optimizers import rate_at

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -15,35 +14,17 @@ from mrfq.quantize.folder import Folder
 from mrfq.quantize.report import LayerReport, Progress
 from mrfq.quantize.reporting import Listener
 from mrfq.quantize.settings import Settings
-from mrfq.train.page import duration
+from mrfq.runs.console import LiveConsole, duration, facts
 
 
-class ConsoleListener(Listener):
-    """Shows a quantization while it goes on. A context manager.
+class ConsoleListener(LiveConsole, Listener):
+    """Shows a quantization while it goes on."""
 
-    Parameters
-    ----------
-    console : Console
-        Of the lines; the live line too, if it is a terminal.
-    asked : callable
-        Whether to stop.
-    """
+    opening = "reading inputs and weights"
 
     def __init__(self, console: Console, asked: Callable[[], bool] = lambda: False) -> None:
-        self.console, self._asked = console, asked
-        self._status: Status | None = console.status("reading inputs and weights") if console.is_terminal else None
+        super().__init__(console, asked)
         self._seconds = 0.0
-        #: whether there was anything left to do
-        self.began = False
-
-    def __enter__(self) -> ConsoleListener:
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
 
     def begin(self, settings: Settings, inputs: Calibration, folder: Folder) -> None:
         self._seconds, self.began = 0.0, True
@@ -60,18 +41,6 @@ class ConsoleListener(Listener):
             self._say(f"{place}  {described(event.layer)}{self._remaining(event)}")
         elif self._status:
             self._status.update(Text(f"{place}  {event.message}"))
-
-    def note(self, text: str) -> None:
-        if self._status:
-            self._status.update(Text(text))
-        else:
-            self._say(text)
-
-    def stopping(self) -> bool:
-        return self._asked()
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
 
     def _remaining(self, event: Progress) -> str:
         """Return the time that is left at the speed of the layers so far, those of an interrupted run included."""
@@ -93,9 +62,6 @@ def described(layer: LayerReport) -> str:
 
 def summary_table(summary: dict[str, Any]) -> Table:
     """Return the summary of a quantization for people."""
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
     rows = [("network", f"{summary['model']}, {summary['levels']}, {summary['quality']}, seed {summary['seed']}")]
     if summary["test_accuracy"] is not None:
         rows.append(("test accuracy", f"{summary['test_accuracy']:.2f} %"))
@@ -111,6 +77,4 @@ def summary_table(summary: dict[str, Any]) -> Table:
         ("model file", size),
         ("time", duration(summary["seconds"])),
     ]
-    for name, text in rows:
-        table.add_row(name, Text(text))
-    return table
+    return facts(rows)

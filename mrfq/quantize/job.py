@@ -26,9 +26,9 @@ from mrfq.quantize.reporting import Listener
 from mrfq.quantize.settings import Settings
 from mrfq.quantize.summary import Accuracies, summarise
 from mrfq.quantize.weights import float_network
+from mrfq.runs.errors import StoppedError
+from mrfq.runs.evaluation import grade, in_order
 from mrfq.study.export import plain
-from mrfq.train.errors import StoppedError
-from mrfq.train.evaluation import grade, in_order
 
 
 class Result(NamedTuple):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
-from mrfq.compare.report import environment, resource
 from mrfq.compare.tables import number
-from mrfq.files import write_atomically
 from mrfq.quantize.figures import OURS, error_chart, keys, methods, value
 from mrfq.quantize.folder import Folder
 from mrfq.quantize.pictures import HEIGHT, WIDTH, Picture, picture
-from mrfq.train.page import duration
+from mrfq.runs.console import duration
+from mrfq.runs.page import write_template
 
 #: pictures of layers on a page; of more layers, those with the largest errors
 PICTURES = 64
@@ -26,8 +24,10 @@ MENTIONED = 2
 def write_page(summary: dict[str, Any], model: nn.Module, original: nn.Module, folder: Folder) -> None:
     """Write `quantize.html`."""
     layers = summary["layers"]
-    template = environment("mrfq.quantize").get_template("quantize.html.j2")
-    text = template.render(
+    write_template(
+        folder,
+        "mrfq.quantize",
+        "quantize.html.j2",
         summary=summary,
         title=title(summary),
         tiles=tiles(summary),
@@ -38,15 +38,9 @@ def write_page(summary: dict[str, Any], model: nn.Module, original: nn.Module, f
         bounded=any(layer["optimality"] is not None for layer in layers),
         pictures=pictures(layers, model, original),
         picture_size=(WIDTH, HEIGHT),
-        number=number,
         short=short,
         best=best,
-        settings=[line.split(" = ", 1) for line in folder.config.read_text("utf-8").splitlines()],
-        date=datetime.date.today().isoformat(),
-        css=resource("report.css"),
-        js=resource("report.js"),
     )
-    write_atomically(folder.page, text)
 
 
 def title(summary: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from mrfq.layerwise.spec import parse_levels
 from mrfq.nn.images import DATASETS
 from mrfq.quantize.checks import check_settings
 from mrfq.quantize.options import EVERY, Levels, Options
-from mrfq.train.settings import chosen_device
+from mrfq.runs.settings import chosen_device
 
 #: settings that may change between the parts of an interrupted run: they decide nothing that is computed
 FREE = frozenset({"data", "memory"})

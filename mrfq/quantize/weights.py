@@ -20,7 +20,7 @@ from mrfq.nn.models.pretrained import COPIES, SLACK, _check_names, _check_values
 from mrfq.nn.packed import load
 from mrfq.quantize.calibration import Calibration
 from mrfq.quantize.settings import Settings
-from mrfq.train.setup import check_outputs
+from mrfq.runs.evaluation import check_outputs
 
 
 def float_network(settings: Settings, inputs: Calibration) -> nn.Module:

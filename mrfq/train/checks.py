@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mrfq.compare.conform import conforms, describe, hints
 from mrfq.errors import InvalidParameterError, UnknownNameError
 from mrfq.labels import integer_levels
 from mrfq.nn.methods import METHODS
-from mrfq.nn.models import MODELS
+from mrfq.runs.checks import FRACTION, POSITIVE, SEED, Range, at_least, check_data, check_model, check_values
 from mrfq.train.defaults import BY_DATASET, FLOAT
 
 if TYPE_CHECKING:
     from mrfq.train.settings import Settings
 
-Test = Callable[[Any], bool]
-
-
-def _at_least(least: float) -> tuple[str, Test]:
-    return f"at least {least}", lambda value: least <= value < math.inf
-
-
-POSITIVE: tuple[str, Test] = ("positive and finite", lambda value: 0 < value < math.inf)
-FRACTION: tuple[str, Test] = ("at least 0 and below 1", lambda value: 0 <= value < 1)
 #: what numbers must be, in words and as a test
-RANGES: dict[str, tuple[str, Test]] = {
-    "epochs": _at_least(1),
-    "seed": ("from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32),
-    "batch_size": _at_least(2),
+RANGES: dict[str, Range] = {
+    "epochs": at_least(1),
+    "seed": SEED,
+    "batch_size": at_least(2),
     "rate": POSITIVE,
     "momentum": FRACTION,
-    "weight_decay": _at_least(0),
+    "weight_decay": at_least(0),
     "factor": POSITIVE,
     "logit_scale": POSITIVE,
     "label_smoothing": FRACTION,
-    "shift": _at_least(0),
-    "crop": _at_least(0),
-    "refit_every": _at_least(1),
-    "validation": _at_least(1),
-    "threads": _at_least(1),
-    "checkpoint_every": _at_least(1),
-    "validate_every": _at_least(1),
-    "limit_steps": _at_least(1),
+    "shift": at_least(0),
+    "crop": at_least(0),
+    "refit_every": at_least(1),
+    "validation": at_least(1),
+    "threads": at_least(1),
+    "checkpoint_every": at_least(1),
+    "validate_every": at_least(1),
+    "limit_steps": at_least(1),
 }
 
 
@@ -55,15 +42,7 @@ def check_settings(settings: Settings) -> None:
     ------
     InvalidParameterError, UnknownNameError
     """
-    types = hints(type(settings))
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if not conforms(value, types[field.name]):
-            raise InvalidParameterError(f"{field.name} must be {describe(types[field.name])}, got {value!r}")
-        if field.name in RANGES and value is not None:
-            words, possible = RANGES[field.name]
-            if not possible(value):
-                raise InvalidParameterError(f"{field.name} must be {words}, got {value!r}")
+    check_values(settings, RANGES)
     _check_names(settings)
     _check_combinations(settings)
 
@@ -71,8 +50,7 @@ def check_settings(settings: Settings) -> None:
 def _check_names(settings: Settings) -> None:
     if settings.dataset not in BY_DATASET:
         raise UnknownNameError("dataset", settings.dataset, BY_DATASET)
-    if ":" not in settings.model and settings.model not in MODELS:
-        raise UnknownNameError("model", settings.model, MODELS, "a name, or package.module:factory")
+    check_model(settings.model)
     if settings.method not in {*METHODS, FLOAT}:
         raise UnknownNameError("method", settings.method, {*METHODS, FLOAT})
     if isinstance(settings.levels, str):
@@ -80,8 +58,7 @@ def _check_names(settings: Settings) -> None:
 
 
 def _check_combinations(settings: Settings) -> None:
-    if settings.data is None and settings.dataset != "digits":
-        raise InvalidParameterError(f"data is missing: the folder that holds the images of {settings.dataset}")
+    check_data(settings.data, settings.dataset)
     if isinstance(settings.scale, int) and settings.scale < 1:
         raise InvalidParameterError(f"scale must be none, tensor, channel or the size of a group, got {settings.scale}")
     if settings.shift and settings.crop:

@@ -7,42 +7,24 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from mrfq.runs.console import LiveConsole, duration, facts
 from mrfq.train.folder import Folder
-from mrfq.train.page import duration, title
+from mrfq.train.page import title
 from mrfq.train.reporting import Report
 from mrfq.train.run import Run
 
 
-class ConsoleReport(Report):
-    """Shows a run while it goes on. A context manager.
+class ConsoleReport(LiveConsole, Report):
+    """Shows a training run while it goes on."""
 
-    Parameters
-    ----------
-    console : Console
-        Of the lines; the live line too, if it is a terminal.
-    asked : callable
-        Whether the run should stop.
-    """
+    opening = "reading the images"
 
     def __init__(self, console: Console, asked: Callable[[], bool] = lambda: False) -> None:
-        self.console, self._asked = console, asked
-        self._status: Status | None = console.status("reading the images") if console.is_terminal else None
+        super().__init__(console, asked)
         self._start, self._first, self._last = time.perf_counter(), 0, ""
-        #: whether there was anything left to do
-        self.began = False
-
-    def __enter__(self) -> ConsoleReport:
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
 
     def begin(self, run: Run, folder: Folder) -> None:
         settings = run.settings
@@ -59,23 +41,7 @@ class ConsoleReport(Report):
     def epoch(self, run: Run, row: dict[str, Any]) -> None:
         text = f"loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:.2f} %"
         self._last = measured(row)
-        line = f"{self._place(run)}  {text}{self._last}  {self._remaining(run)}"
-        if self._status:
-            self._status.update(Text(line))
-        else:
-            self._say(line)
-
-    def note(self, text: str) -> None:
-        if self._status:
-            self._status.update(Text(text))
-        else:
-            self._say(text)
-
-    def stopping(self) -> bool:
-        return self._asked()
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.note(f"{self._place(run)}  {text}{self._last}  {self._remaining(run)}")
 
     @staticmethod
     def _place(run: Run) -> str:
@@ -107,9 +73,6 @@ def measured(row: dict[str, Any]) -> str:
 
 def summary_table(summary: dict[str, Any]) -> Table:
     """Return the summary of a run for people."""
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
     known = None if summary["levels"] is None else summary["float_test_accuracy"]
     overhead = summary["step_overhead"]
     rows = [
@@ -124,7 +87,4 @@ def summary_table(summary: dict[str, Any]) -> Table:
         ("cost of labels", None if overhead is None else f"{100 * overhead:+.0f} % of the time of a float step"),
         ("time", duration(summary["seconds"])),
     ]
-    for name, text in rows:
-        if text is not None:
-            table.add_row(name, Text(text))
-    return table
+    return facts(rows)

@@ -1,4 +1,4 @@
-"""How a training run can end before its last step."""
+"""How training itself can fail."""
 
 from __future__ import annotations
 
@@ -17,11 +17,3 @@ class DivergedError(MrfqError, ArithmeticError):
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
         self.step = step
-
-
-class StoppedError(MrfqError):
-    """The run was asked to stop and saved all it needs to go on."""
-
-
-class OutputError(MrfqError, OSError):
-    """A file of the run could not be written; those written before are still there."""

@@ -8,8 +8,8 @@ from typing import Any
 from mrfq.files import write_atomically
 from mrfq.nn.batch_norm import reestimate
 from mrfq.nn.packed import load, save
+from mrfq.runs.evaluation import in_order
 from mrfq.study.export import plain
-from mrfq.train.evaluation import in_order
 from mrfq.train.folder import Folder
 from mrfq.train.layers import layers
 from mrfq.train.overhead import step_overhead

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from mrfq.compare.report import environment, resource
 from mrfq.compare.tables import number
 from mrfq.files import write_atomically
+from mrfq.runs.console import duration
+from mrfq.runs.page import write_template
 from mrfq.train.figures import drawings, keys
 from mrfq.train.folder import Folder
 from mrfq.train.layers import Layer
@@ -31,8 +31,10 @@ def write_page(
     for drawing in drawn:
         for form, content in drawing.files([FORM]).items():
             write_atomically(curves / f"{drawing.name}.{form}", content)
-    page = environment("mrfq.train").get_template("train.html.j2")
-    text = page.render(
+    write_template(
+        folder,
+        "mrfq.train",
+        "train.html.j2",
         summary=summary,
         title=title(summary),
         tiles=tiles(summary),
@@ -41,13 +43,7 @@ def write_page(
         layers=layers,
         histogram=histogram,
         levels=written_levels,
-        number=number,
-        settings=[line.split(" = ", 1) for line in folder.config.read_text("utf-8").splitlines()],
-        date=datetime.date.today().isoformat(),
-        css=resource("report.css"),
-        js=resource("report.js"),
     )
-    write_atomically(folder.page, text)
 
 
 def title(summary: dict[str, Any]) -> str:
@@ -86,21 +82,6 @@ def tiles(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
         text = "time of a training step over that of the float network, at the median."
         found.append(("labels cost", f"{100 * summary['step_overhead']:+.0f} %".replace("-", "−"), text))
     return found
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the largest units that fit.
-
-    Examples
-    --------
-    >>> duration(7.26), duration(3725), duration(60)
-    ('7.3 s', '1:02:05', '1:00')
-    """
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def written_levels(levels: Any) -> str:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from mrfq.nn.batch_norm import reestimate
 from mrfq.nn.optimizer import LabelOptimizer
-from mrfq.train.evaluation import Grade, grade, in_order, subset, untouched
+from mrfq.runs.evaluation import Grade, grade, in_order, subset, untouched
 from mrfq.train.history import Meter, Progress
 from mrfq.train.optimizers import make_optimizer, rate_at
 from mrfq.train.settings import Settings

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from mrfq.errors import InvalidParameterError
+from mrfq.runs.settings import chosen_device
 from mrfq.train import defaults
 from mrfq.train.checks import check_settings
 from mrfq.train.defaults import default_rate
@@ -201,26 +201,6 @@ class Settings:
         """Return the settings with those in `FREE` taken from others."""
         changes = {name: getattr(other, name) for name in FREE if getattr(other, name) is not None}
         return dataclasses.replace(self, **changes)
-
-
-def chosen_device(name: str) -> str:
-    """Return the name of a device that is there; "auto" is CUDA where there is one, else the CPU.
-
-    Raises
-    ------
-    InvalidParameterError
-        A device that torch does not know, or that this machine does not have.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidParameterError(
-            f"device {name!r} cannot be used here ({reason}); 'auto' takes what there is"
-        ) from error
-    return name
 
 
 def differing(given: Settings, saved: Settings) -> list[str]:

@@ -6,14 +6,13 @@ import copy
 import zlib
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mrfq.errors import InvalidParameterError
 from mrfq.nn.images import IMAGENET, Augment, ImageBatches, ImageData, load_images
 from mrfq.nn.models import build, load_pretrained
 from mrfq.nn.packed import load
-from mrfq.train.evaluation import in_order, subset, untouched
+from mrfq.runs.evaluation import check_outputs
 from mrfq.train.settings import Settings
 
 
@@ -60,24 +59,6 @@ def start_from(model: nn.Module, path: Path) -> None:
         model.load_state_dict(loaded.state_dict())
     else:
         load_pretrained(path, model)
-
-
-@torch.no_grad()
-def check_outputs(model: nn.Module, data: ImageData) -> None:
-    """Raise `InvalidParameterError` unless the network makes a number for each class of images of this shape."""
-    inputs, _ = in_order(data, subset(data.train, 2)).fixed(0)
-    with untouched(model):
-        try:
-            outputs = model.eval()(inputs)
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise InvalidParameterError(
-                f"model: it cannot take inputs of shape {tuple(inputs.shape)}: {error}"
-            ) from error
-    if not isinstance(outputs, Tensor) or outputs.shape != (2, data.classes):
-        found = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
-        raise InvalidParameterError(
-            f"model: two images must give outputs of shape (2, {data.classes}), one number a class; got {found}"
-        )
 
 
 def fingerprint(data: ImageData) -> int:

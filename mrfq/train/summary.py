@@ -12,8 +12,9 @@ from mrfq.commands.inspect_packed import packed_facts
 from mrfq.compare.conform import conforms
 from mrfq.compare.export import environment
 from mrfq.errors import FileFormatError
-from mrfq.train.evaluation import Grade
-from mrfq.train.folder import Folder, read_summary
+from mrfq.runs.evaluation import Grade
+from mrfq.runs.folder import read_summary
+from mrfq.train.folder import Folder
 from mrfq.train.run import Run
 from mrfq.train.settings import Settings
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from mrfq.nn.packed import save
+from mrfq.runs.errors import StoppedError
 from mrfq.train.checkpoint import restore_run, save_run
-from mrfq.train.errors import DivergedError, StoppedError
+from mrfq.train.errors import DivergedError
 from mrfq.train.finish import finish
 from mrfq.train.folder import Folder, digest_of
 from mrfq.train.reporting import Report

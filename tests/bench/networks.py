@@ -31,7 +31,7 @@ from mrfq.nn.models import build, load_pretrained
 from mrfq.quantize.distill import distill
 from mrfq.quantize.options import Options
 from mrfq.quantize.pipeline import as_batches, quantize
-from mrfq.train.evaluation import grade, in_order
+from mrfq.runs.evaluation import grade, in_order
 
 SUITES, RESULTS = Path(__file__).with_suffix(".toml"), Path(__file__).with_suffix(".json")
 PRETRAINED = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}

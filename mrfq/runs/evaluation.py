@@ -1,4 +1,4 @@
-"""What a network is worth on images that do not train it, and how it is left as it was."""
+"""What a network is worth on images that do not train it, whether it takes them, and how it is left as it was."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from mrfq.errors import InvalidParameterError
 from mrfq.nn.images import ImageBatches, ImageData, Split
 
 #: images that a network sees at once when it is evaluated
@@ -70,3 +71,21 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
         for module, training in modes:
             module.training = training
+
+
+@torch.no_grad()
+def check_outputs(model: nn.Module, data: ImageData) -> None:
+    """Raise `InvalidParameterError` unless the network makes a number for each class of images of this shape."""
+    inputs, _ = in_order(data, subset(data.train, 2)).fixed(0)
+    with untouched(model):
+        try:
+            outputs = model.eval()(inputs)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise InvalidParameterError(
+                f"model: it cannot take inputs of shape {tuple(inputs.shape)}: {error}"
+            ) from error
+    if not isinstance(outputs, Tensor) or outputs.shape != (2, data.classes):
+        found = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        raise InvalidParameterError(
+            f"model: two images must give outputs of shape (2, {data.classes}), one number a class; got {found}"
+        )
