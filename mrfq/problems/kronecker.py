@@ -8,21 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mrfq.errors import InvalidParameterError
 from mrfq.problem import Rule, SweepReport
 from mrfq.problems.block_codebook_kernels import RULES
 from mrfq.problems.gram_checks import check_gram, check_matrix
 from mrfq.problems.kronecker_kernels import Coupled, Here, sweep_sites
-from mrfq.problems.layer_values import LayerValues
+from mrfq.problems.layer_model import LevelModel, check_explicit
 from mrfq.problems.pairwise import Array, PairwiseMRF
 
-#: labellings whose energies are computed at once
-CHUNK = 1024
-#: entries of the tables of an explicit model
-LARGEST_EXPLICIT = 2**24
 
-
-class KroneckerQuadratic:
+class KroneckerQuadratic(LevelModel):
     r"""A layer's weights with the energy :math:`E(x) = \mathrm{tr}(G D A D^T)`, :math:`D = Q(x) - T`.
 
     A second-order model of what the change of a layer does to a network's loss, with the curvature in the form of
@@ -66,52 +60,25 @@ class KroneckerQuadratic:
     [0.608, 0.088]
     """
 
-    device = torch.device("cpu")
-    curvature_calls = 1
-
     def __init__(
         self, target: Array, gram_in: Array, gram_out: Array, values: Array, *, dtype: torch.dtype = torch.float64
     ) -> None:
-        self.target = check_matrix("target", target, dtype)
-        rows, columns = self.target.shape
+        wanted = check_matrix("target", target, dtype)
+        rows, columns = wanted.shape
         self.gram_in = check_gram("gram_in", gram_in, columns, dtype)[0]
         self.gram_out = check_gram("gram_out", gram_out, rows, dtype)[0]
-        self._values = LayerValues(values, rows, columns, dtype)
-        self.values = self._values.levels
-        self.label_set = self._values.label_set
-        self.dtype = dtype
+        super().__init__(wanted, values)
 
     # ---- what every problem has -------------------------------------------------------------------------
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of weights and of levels."""
-        return self.label_set.shape
+    def _energies(self, weights: Tensor) -> Tensor:
+        error = (weights - self.target).double()
+        return ((self.gram_out.double() @ error) * (error @ self.gram_in.double())).sum((1, 2))
 
-    def decode(self, labels: Tensor) -> Tensor:
-        """Return the weights (R, C) of a labelling (n,)."""
-        return self._values.decode(self.label_set.check(labels)[None])[0]
-
-    def energy(self, labels: Tensor) -> float:
-        """Return the energy of a labelling (n,)."""
-        return float(self.energies(self.label_set.check(labels)[None])[0])
-
-    def energies(self, labels: Tensor) -> Tensor:
-        """Return the (k,) float64 energies of k labellings, shape (k, n)."""
-        a, g, found = self.gram_in.double(), self.gram_out.double(), []
-        for part in labels.split(CHUNK):
-            error = (self._values.decode(part) - self.target).double()
-            found.append(((g @ error) * (error @ a)).sum((1, 2)))
-        return torch.cat(found)
-
-    def energy_change(self, old: Tensor, new: Tensor) -> tuple[float, int]:
-        """Return what going from one labelling to another costs, and how many labels differ; rows that differ count."""
-        differs = old != new
-        rows = differs.view(self.target.shape).any(1).nonzero()[:, 0]
+    def _change(self, old: Tensor, new: Tensor, rows: Tensor) -> Tensor:
         before, after = (self._values.decode(x[None])[0].double() for x in (old, new))
         pull = self.gram_out[rows].double() @ (before + after - 2 * self.target.double())
-        change = ((after[rows] - before[rows]) @ self.gram_in.double() * pull).sum()
-        return float(change), int(differs.sum())
+        return ((after[rows] - before[rows]) @ self.gram_in.double() * pull).sum()
 
     def linearize(self, u: Tensor, draw: int | None = None) -> tuple[Tensor, Tensor]:
         """Return the multilinear extension E(u) and its gradient, the conditional costs, shape (n, L)."""
@@ -150,34 +117,16 @@ class KroneckerQuadratic:
             return SweepReport(change, largest_change=largest, entropy=entropy, labels=labels)
         return SweepReport(change, changed, exact=self.dtype == torch.float64)
 
-    @cached_property
-    def unary(self) -> Tensor:
-        """(n, L) cost of each level of each weight if no other weight had an error."""
-        gap = self._values.per_weight - self.target.view(-1, 1)
-        return self._curvature.view(-1, 1) * gap.square()
-
-    def initial(self) -> Tensor:
-        """Return the relaxed labelling whose mean values are the target, as far as the levels reach."""
-        return self.label_set.interpolate(self.target.view(-1))
-
-    def curvature(self, labels: Tensor) -> Tensor:
-        """Return the (n,) second derivatives with respect to the weights, which do not depend on the labelling."""
-        return 2 * self._curvature.view(-1)
-
     def pairwise(self) -> PairwiseMRF:
         """Return the same model with explicit tables, for exact solvers; for tiny layers.
 
         Raises
         ------
         InvalidParameterError
-            The tables would have more than `LARGEST_EXPLICIT` entries.
+            The tables would have more than `mrfq.problems.layer_model.LARGEST_EXPLICIT` entries.
         """
         n, count = self.shape
-        size = n * (n - 1) // 2 * count**2
-        if size > LARGEST_EXPLICIT:
-            raise InvalidParameterError(
-                f"explicit tables would have {size:,} entries, the limit is {LARGEST_EXPLICIT:,}"
-            )
+        check_explicit(n * (n - 1) // 2 * count**2)
         i, j = torch.triu_indices(n, n, 1)
         coupling = torch.kron(self.gram_out, self.gram_in)[i, j]
         tables = (
@@ -202,7 +151,3 @@ class KroneckerQuadratic:
     @cached_property
     def _nothing(self) -> Tensor:
         return torch.empty(1, 0, dtype=self.dtype)
-
-    def __repr__(self) -> str:
-        rows, columns = self.target.shape
-        return f"KroneckerQuadratic({rows} rows of {columns} weights, {self.values.shape[2]} levels)"

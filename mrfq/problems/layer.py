@@ -8,24 +8,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mrfq.errors import InvalidParameterError
 from mrfq.kernels import threads_for
 from mrfq.problem import Rule, SweepReport
 from mrfq.problems.block_codebook_kernels import RULES
 from mrfq.problems.gram_checks import check_gram, check_matrix
+from mrfq.problems.layer_model import LevelModel, check_explicit
 from mrfq.problems.layer_row_kernels import Rows, sweep_rows
-from mrfq.problems.layer_values import LayerValues
 from mrfq.problems.pairwise import Array, PairwiseMRF
 
-#: labellings whose energies are computed at once
-CHUNK = 1024
 #: elementary steps that a level of a weight takes in a sweep
 STEPS = 8
-#: entries of the tables of an explicit model
-LARGEST_EXPLICIT = 2**24
 
 
-class LayerQuadratic:
+class LayerQuadratic(LevelModel):
     r"""A layer's weights with the output error as the energy: :math:`E(x) = \sum_r (q_r - t_r) H (q_r - t_r)^T`.
 
     With H the mean of :math:`x x^T` over the inputs of the layer, this is the mean squared distance of the outputs Q x
@@ -67,48 +62,21 @@ class LayerQuadratic:
     [0.608, 0.088]
     """
 
-    device = torch.device("cpu")
-    curvature_calls = 1
-
     def __init__(self, target: Array, gram: Array, values: Array, *, dtype: torch.dtype = torch.float64) -> None:
-        self.target = check_matrix("target", target, dtype)
-        rows, columns = self.target.shape
-        self.gram = check_gram("gram", gram, columns, dtype)[0]
-        self._values = LayerValues(values, rows, columns, dtype)
-        self.values = self._values.levels
-        self.label_set = self._values.label_set
-        self.dtype = dtype
+        wanted = check_matrix("target", target, dtype)
+        self.gram = check_gram("gram", gram, wanted.shape[1], dtype)[0]
+        super().__init__(wanted, values)
 
     # ---- what every problem has -------------------------------------------------------------------------
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of weights and of levels."""
-        return self.label_set.shape
+    def _energies(self, weights: Tensor) -> Tensor:
+        error = weights.double() - self.target.double()
+        return ((error @ self.gram.double()) * error).sum((1, 2))
 
-    def decode(self, labels: Tensor) -> Tensor:
-        """Return the weights (R, C) of a labelling (n,)."""
-        return self._values.decode(self.label_set.check(labels)[None])[0]
-
-    def energy(self, labels: Tensor) -> float:
-        """Return the output error of a labelling (n,)."""
-        return float(self.energies(self.label_set.check(labels)[None])[0])
-
-    def energies(self, labels: Tensor) -> Tensor:
-        """Return the (k,) float64 energies of k labellings, shape (k, n)."""
-        gram, found = self.gram.double(), []
-        for part in labels.split(CHUNK):
-            error = self._values.decode(part).double() - self.target.double()
-            found.append(((error @ gram) * error).sum((1, 2)))
-        return torch.cat(found)
-
-    def energy_change(self, old: Tensor, new: Tensor) -> tuple[float, int]:
-        """Return what going from one labelling to another costs, and how many labels differ; rows that differ count."""
-        differs = old != new
-        rows = differs.view(self.target.shape).any(1).nonzero()[:, 0]
+    def _change(self, old: Tensor, new: Tensor, rows: Tensor) -> Tensor:
         before, after = (self._values.decode(x[None])[0, rows].double() for x in (old, new))
         middle = before + after - 2 * self.target[rows].double()
-        return float((((after - before) @ self.gram.double()) * middle).sum()), int(differs.sum())
+        return (((after - before) @ self.gram.double()) * middle).sum()
 
     def linearize(self, u: Tensor, draw: int | None = None) -> tuple[Tensor, Tensor]:
         """Return the multilinear extension E(u) and its gradient, the conditional costs, shape (n, L).
@@ -153,35 +121,17 @@ class LayerQuadratic:
             return SweepReport(change, largest_change=moved, entropy=entropy, labels=labels)
         return SweepReport(change, int(changed), exact=self.dtype == torch.float64)
 
-    @cached_property
-    def unary(self) -> Tensor:
-        """(n, L) cost of each level of each weight if the other weights of its row had no error."""
-        gap = self._values.per_weight - self.target.view(-1, 1)
-        return self._curvature.view(-1, 1) * gap.square()
-
-    def initial(self) -> Tensor:
-        """Return the relaxed labelling whose mean values are the target, as far as the levels reach."""
-        return self.label_set.interpolate(self.target.view(-1))
-
-    def curvature(self, labels: Tensor) -> Tensor:
-        """Return the (n,) second derivatives with respect to the weights, which do not depend on the labelling."""
-        return 2 * self._curvature.reshape(-1)
-
     def pairwise(self) -> PairwiseMRF:
         """Return the same model with explicit tables, for exact solvers; for tiny layers.
 
         Raises
         ------
         InvalidParameterError
-            The tables would have more than `LARGEST_EXPLICIT` entries.
+            The tables would have more than `mrfq.problems.layer_model.LARGEST_EXPLICIT` entries.
         """
         (rows, columns), (n, count) = self.target.shape, self.shape
         i, j = torch.triu_indices(columns, columns, 1)
-        size = rows * len(i) * count**2
-        if size > LARGEST_EXPLICIT:
-            raise InvalidParameterError(
-                f"explicit tables would have {size:,} entries, the limit is {LARGEST_EXPLICIT:,}"
-            )
+        check_explicit(rows * len(i) * count**2)
         levels, pull = self._values.per_weight, self.target @ self.gram
         alone = (self._curvature.view(-1, 1) * levels - 2 * pull.view(-1, 1)) * levels
         alone[0] += (pull * self.target).sum()
@@ -211,7 +161,3 @@ class LayerQuadratic:
     def _curvature(self) -> Tensor:
         """(R, C) diagonal of H, repeated."""
         return self.gram.diagonal().repeat(len(self.target), 1)
-
-    def __repr__(self) -> str:
-        rows, columns = self.target.shape
-        return f"LayerQuadratic({rows} rows of {columns} weights, {self.values.shape[2]} levels)"

@@ -8,20 +8,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mrfq.errors import InvalidParameterError, InvalidProblemError
+from mrfq.errors import InvalidProblemError
 from mrfq.labels import LabelSet
 from mrfq.problem import Rule, SweepReport
 from mrfq.problems.block_sweeps import BlockRows, own_costs
 from mrfq.problems.gram_checks import check_gram, check_matrix
+from mrfq.problems.layer_model import LayerModel, check_explicit
 from mrfq.problems.pairwise import Array, PairwiseMRF
 
-#: labellings whose energies are computed at once
-CHUNK = 1024
-#: entries of the tables of an explicit model
-LARGEST_EXPLICIT = 2**24
 
-
-class LayerCodebook:
+class LayerCodebook(LayerModel):
     r"""A layer whose rows are made of codewords: :math:`E(x) = \sum_r (q_r - t_r) H (q_r - t_r)^T`.
 
     The row :math:`q_r` is C / d codewords side by side. Variables are blocks, numbered row by row; labels are the
@@ -80,34 +76,17 @@ class LayerCodebook:
 
     # ---- what every problem has -------------------------------------------------------------------------
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of blocks and of codewords."""
-        return self.label_set.shape
+    def _weights(self, labels: Tensor) -> Tensor:
+        return self.codewords[labels].view(len(labels), *self.target.shape)
 
-    def decode(self, labels: Tensor) -> Tensor:
-        """Return the weights (R, C) of a labelling (n,)."""
-        return self.codewords[self.label_set.check(labels)].view(self.target.shape)
+    def _energies(self, weights: Tensor) -> Tensor:
+        error = (weights - self.target).double()
+        return ((error @ self.gram.double()) * error).sum((1, 2))
 
-    def energy(self, labels: Tensor) -> float:
-        """Return the output error of a labelling (n,)."""
-        return float(self.energies(self.label_set.check(labels)[None])[0])
-
-    def energies(self, labels: Tensor) -> Tensor:
-        """Return the (k,) float64 energies of k labellings, shape (k, n)."""
-        gram, found = self.gram.double(), []
-        for part in labels.split(CHUNK):
-            error = (self.codewords[part].view(len(part), *self.target.shape) - self.target).double()
-            found.append(((error @ gram) * error).sum((1, 2)))
-        return torch.cat(found)
-
-    def energy_change(self, old: Tensor, new: Tensor) -> tuple[float, int]:
-        """Return what going from one labelling to another costs, and how many labels differ; rows that differ count."""
-        differs = old != new
-        rows = differs.view(-1, self.blocks).any(1).nonzero()[:, 0]
+    def _change(self, old: Tensor, new: Tensor, rows: Tensor) -> Tensor:
         before, after = (self.codewords[x.view(-1, self.blocks)[rows]].flatten(1).double() for x in (old, new))
         middle = before + after - 2 * self.target[rows].double()
-        return float((((after - before) @ self.gram.double()) * middle).sum()), int(differs.sum())
+        return (((after - before) @ self.gram.double()) * middle).sum()
 
     def linearize(self, u: Tensor, draw: int | None = None) -> tuple[Tensor, Tensor]:
         """Return the multilinear extension E(u) and its gradient, the conditional costs, shape (n, K)."""
@@ -154,15 +133,11 @@ class LayerCodebook:
         Raises
         ------
         InvalidParameterError
-            The tables would have more than `LARGEST_EXPLICIT` entries.
+            The tables would have more than `mrfq.problems.layer_model.LARGEST_EXPLICIT` entries.
         """
         n, count = self.shape
         pairs = torch.triu_indices(self.blocks, self.blocks, 1).T
-        size = len(self.target) * len(pairs) * count**2
-        if size > LARGEST_EXPLICIT:
-            raise InvalidParameterError(
-                f"explicit tables would have {size:,} entries, the limit is {LARGEST_EXPLICIT:,}"
-            )
+        check_explicit(len(self.target) * len(pairs) * count**2)
         width = self.codewords.shape[1]
         gram = self.gram.view(self.blocks, width, self.blocks, width)[pairs[:, 0], :, pairs[:, 1]]
         tables = 2 * torch.einsum("ai,eij,bj->eab", self.codewords, gram, self.codewords)
