@@ -519,6 +519,16 @@ def test_normal_equations_are_the_energy(text):
 
 
 @pytest.mark.parametrize("text", REFITS)
+def test_both_forms_of_the_normal_equations_agree(text, monkeypatch):
+    table, labels, target, gram = layer(text + "-f32")
+    given = table.spec, labels, table.parameters.shape[1], gram, target.double() @ gram.double()
+    compiled = refit_equations.normal_equations(*given)
+    monkeypatch.setattr(refit_equations, "_compiled_sums", refit_equations._composed_sums)
+    for one, other in zip(compiled, refit_equations.normal_equations(*given), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("text", REFITS)
 def test_a_refit_is_the_minimum(text):
     table, labels, target, gram = layer(text + "-f32")
     fitted, renamed = refit(table, labels, target, gram)

@@ -59,7 +59,8 @@ class LayerFit:
 
     def __init__(self, target: Tensor, gram: Tensor) -> None:
         _check_layer(target, gram)
-        self.target, self.gram = target.detach().cpu(), gram.detach().cpu().float().contiguous()
+        device = _home(target)
+        self.target, self.gram = target.detach().to(device), gram.detach().to(device).float().contiguous()
         if not torch.equal(self.gram, self.gram.T):
             self.gram = (self.gram + self.gram.T) / 2
         #: `T H`, float64
@@ -89,7 +90,8 @@ class LayerFit:
         InvalidProblemError
             Shapes that do not fit the layer, or labels that do not exist.
         """
-        old, given = Table(table.spec, table.parameters.detach().cpu()), labels.cpu()
+        device = self.target.device
+        old, given = Table(table.spec, table.parameters.detach().to(device)), labels.to(device)
         _check_labels(old.values, given, self.target)
         parameters, renamed = old.parameters.clone(), given.clone()
         for block in self._blocks(old):
@@ -198,6 +200,11 @@ def row_energies(values: Tensor, labels: Tensor, target: Tensor, gram: Tensor) -
     return torch.cat(energies)
 
 
+def _home(tensor: Tensor) -> torch.device:
+    """Return where re-fits of a layer are computed: on its own device, if that has float64 and is no CPU."""
+    return tensor.device if tensor.device.type == "cuda" else torch.device("cpu")
+
+
 def _parts(rows: int, numbers: int) -> Iterator[slice]:
     """Return ranges of rows whose arrays of so many numbers a row are not too large."""
     step = max(PART // numbers, 1)
@@ -207,7 +214,7 @@ def _parts(rows: int, numbers: int) -> Iterator[slice]:
 def _stored(spec: LevelSpec, parameters: Tensor) -> tuple[Tensor, Tensor]:
     """Return parameters (r, G, P) as stored, and whether a set (r, G) was turned, so that its scale is not negative."""
     if spec.base is None:
-        return round_parameters(spec, parameters), torch.zeros(parameters.shape[:2], dtype=torch.bool)
+        return round_parameters(spec, parameters), parameters.new_zeros(parameters.shape[:2], dtype=torch.bool)
     turned = parameters[..., 0] < 0
     return round_parameters(spec, _turn(spec, parameters, turned)), turned
 
@@ -236,9 +243,9 @@ def _ascending(spec: LevelSpec, parameters: Tensor, labels: Tensor, turned: Tens
 def _decodes_exactly(table: Table) -> Tensor:
     """Return whether the levels of each row are linear in what is stored, without rounding."""
     if table.spec.base is None:
-        return torch.ones(len(table.parameters), dtype=torch.bool)
+        return table.parameters.new_ones(len(table.parameters), dtype=torch.bool)
     stored = table.parameters.double()
-    exact = stored[..., :1] * torch.tensor(table.spec.base, dtype=torch.float64)
+    exact = stored[..., :1] * torch.tensor(table.spec.base, dtype=torch.float64, device=stored.device)
     exact = exact + stored[..., 1:] if table.spec.kind == "uniform" else exact
     return (exact == table.values).flatten(1).all(1)
 

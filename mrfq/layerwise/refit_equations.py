@@ -62,12 +62,26 @@ def normal_equations(spec: LevelSpec, labels: Tensor, groups: int, gram: Tensor,
     """
     cells, factors = _design(spec, labels, groups)
     count = groups * (spec.count if spec.base is None else 1)
-    matrix = torch.zeros(len(labels), count, count, dtype=torch.float64)
-    with threads_for(labels.numel() * (len(gram) // 16 + count)) as threads:
-        chunk = min(-(-len(labels) // threads), CHUNK)
-        cell_sums(gram.numpy(), cells.numpy(), factors.numpy(), matrix.numpy(), chunk)
-    right = torch.zeros(len(labels), count, dtype=torch.float64).scatter_add_(1, cells.long(), factors * pull)
+    matrix = factors.new_zeros(len(labels), count, count)
+    (_compiled_sums if gram.device.type == "cpu" else _composed_sums)(gram, cells, factors, matrix, groups)
+    right = factors.new_zeros(len(labels), count).scatter_add_(1, cells.long(), factors * pull)
     return _with_offsets(matrix, right, factors, gram, pull) if spec.kind == "uniform" else (matrix, right)
+
+
+def _compiled_sums(gram: Tensor, cells: Tensor, factors: Tensor, sums: Tensor, groups: int) -> None:
+    with threads_for(cells.numel() * (len(gram) // 16 + sums.shape[1])) as threads:
+        chunk = min(-(-len(cells) // threads), CHUNK)
+        cell_sums(gram.numpy(), cells.numpy(), factors.numpy(), sums.numpy(), chunk)
+
+
+def _composed_sums(gram: Tensor, cells: Tensor, factors: Tensor, sums: Tensor, groups: int) -> None:
+    """Do what `cell_sums` does, by a product with the Gram matrix for every number that a row stores."""
+    metric, into = gram.double(), cells.long()
+    each, width = sums.shape[1] // groups, len(gram) // groups
+    for number in range(sums.shape[1]):
+        own = slice(number // each * width, (number // each + 1) * width)
+        members = torch.where(cells[:, own] == number, factors[:, own], 0.0)
+        sums[:, :, number].scatter_add_(1, into, factors * (members @ metric[own]))
 
 
 def least_squares(matrix: Tensor, right: Tensor) -> Tensor:
@@ -87,7 +101,7 @@ def least_squares(matrix: Tensor, right: Tensor) -> Tensor:
     inverse = torch.where(counts, diagonal, 1).rsqrt() * counts
     scaled = matrix * inverse[:, :, None] * inverse[:, None, :]
     found = torch.zeros_like(right)
-    left = torch.arange(len(matrix))
+    left = torch.arange(len(matrix), device=matrix.device)
     for ridge in RIDGES:
         part = scaled[left]
         part.diagonal(dim1=1, dim2=2).copy_(torch.full_like(right[left], 1 + ridge))
@@ -102,10 +116,10 @@ def least_squares(matrix: Tensor, right: Tensor) -> Tensor:
 
 def _design(spec: LevelSpec, labels: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Return for each weight the number it depends on, int32, and by which factor, float64; offsets left out."""
-    group = torch.arange(groups, dtype=torch.int32).repeat_interleave(labels.shape[1] // groups)
+    group = torch.arange(groups, dtype=torch.int32, device=labels.device).repeat_interleave(labels.shape[1] // groups)
     if spec.base is None:
-        return group * spec.count + labels.int(), torch.ones(labels.shape, dtype=torch.float64)
-    base = torch.tensor(spec.base, dtype=torch.float64)
+        return group * spec.count + labels.int(), torch.ones(labels.shape, dtype=torch.float64, device=labels.device)
+    base = torch.tensor(spec.base, dtype=torch.float64, device=labels.device)
     return group.expand(labels.shape).contiguous(), base[labels.long()]
 
 

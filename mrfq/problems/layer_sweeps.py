@@ -4,13 +4,16 @@ The energy of a row q is :math:`(q - t) H (q - t)^T`. With the residual :math:`g
 the best value of column j given all others is :math:`x = m_j - g_j / H_{jj}`, and the conditional cost of a level a is
 :math:`H_{jj} (x - a)^2` and a constant. ICM takes the nearest level, mean-field the mean under
 :math:`p_a \propto e^{-\beta s (x - a)^2}`, annealing a sample of that law: one sweep. On the CPU the inside of a block
-is a compiled kernel, elsewhere a sequence of torch operations.
+is a kernel compiled by numba, on a GPU one compiled by Triton where that is installed, elsewhere a sequence of torch
+operations.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -193,8 +196,7 @@ class Sweep:
             layer.gram[block, block].contiguous(),
             layer.inverse[block],
         )
-        visit = _compiled if self.mean.device.type == "cpu" else _composed
-        visit(here, Law(sharpness, columns, uniforms), RULES[rule])
+        visit_of(here)(here, Law(sharpness, columns, uniforms), RULES[rule])
         return delta
 
     def _temperatures(self, block: slice, beta: float, absolute: bool) -> tuple[Tensor, Tensor]:
@@ -203,6 +205,17 @@ class Sweep:
             return layer.target.new_ones(1, layer.target.shape[1]), beta * layer.gram.diagonal()[block]
         spacing = layer.spacing if len(layer.values) == 1 else layer.spacing[layer.group[block]]
         return spacing.pow(-2), layer.target.new_full((block.stop - block.start,), beta)
+
+
+def visit_of(block: Block) -> Callable[[Block, Law, int], None]:
+    """Return what visits the columns of a block on its device; all of these do the same."""
+    device = block.mean.device.type
+    if device == "cuda" and find_spec("triton"):
+        from mrfq.problems.layer_triton import MOST_LEVELS, sweep_block
+
+        if block.values.shape[1] <= MOST_LEVELS:
+            return sweep_block
+    return _compiled if device == "cpu" else _composed
 
 
 def _compiled(block: Block, law: Law, rule: int) -> None:
@@ -248,26 +261,24 @@ def nearest_plane(columns: Columns, factor: Tensor) -> Tensor:
     error = torch.zeros_like(columns.target)
     for block in _blocks(len(columns.target)):
         offset = factor[block, : block.start] @ error[: block.start]
-        parts = (offset, columns.target[block], labels[block], error[block], columns.levels_of(block))
         own = factor[block, block].T.contiguous()
-        if columns.target.device.type == "cpu":
-            with threads_for(offset.numel() * (len(offset) // 2 + columns.values.shape[1])):
-                plane_block(*(part.numpy() for part in parts), own.numpy())
-        else:
-            _composed_plane(*parts, own)
+        round_block = _rounded if columns.target.device.type == "cpu" else _rounded_by_visits
+        round_block(offset, columns.target[block], labels[block], error[block], columns.levels_of(block), own)
     return labels
 
 
-def _composed_plane(
+def _rounded(offset: Tensor, target: Tensor, labels: Tensor, error: Tensor, values: Tensor, factor: Tensor) -> None:
+    with threads_for(offset.numel() * (len(offset) // 2 + values.shape[1])):
+        plane_block(*(part.numpy() for part in (offset, target, labels, error, values, factor)))
+
+
+def _rounded_by_visits(
     offset: Tensor, target: Tensor, labels: Tensor, error: Tensor, values: Tensor, factor: Tensor
 ) -> None:
-    """Do what `plane_block` does, in torch operations that work on all rows at once."""
-    for j in range(len(target)):
-        levels = values[j if len(values) > 1 else 0]
-        label = (target[j] - offset[j] - levels).abs().argmin(0)
-        labels[j] = label.to(torch.uint8)
-        error[j] = levels.gather(0, label[None])[0] - target[j]
-        offset[j + 1 :].addr_(factor[j, j + 1 :], error[j])
+    """Do what `plane_block` does: a sweep of ICM in which columns act on later ones by the factor, and singly."""
+    one = torch.ones_like(target[:, 0])
+    here = Block(target.clone(), labels, error, offset, values, factor, one)
+    visit_of(here)(here, Law(torch.ones_like(target[:1]), one, NO_NUMBERS), ARGMIN)
 
 
 def _blocks(count: int) -> list[slice]:

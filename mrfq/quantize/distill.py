@@ -17,15 +17,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mrfq.errors import InvalidParameterError, InvalidProblemError
-from mrfq.layerwise.tables import Table, round_parameters
-from mrfq.nn.grids import attach, grid_of
-from mrfq.nn.table_grids import RowGrid, VectorGrid
 from mrfq.quantize.plan import Batch
+from mrfq.quantize.tunable import Tunable, tunables
 
 #: how many times the network is measured on the batches that are held out
 CHECKS = 20
-#: float parameters with at most so many dimensions (biases, norms) are tuned too
-VECTORS = 1
 Augment = Callable[[Batch, torch.Generator], Batch]
 
 
@@ -54,6 +50,7 @@ def distill(
     steps: int,
     *,
     rate: float = 3e-3,
+    label_rate: float = 0.0,
     held_out: float = 0.1,
     seed: int = 0,
     augment: Augment | None = None,
@@ -77,6 +74,8 @@ def distill(
         At least 1; each takes one batch, in an order drawn anew for every pass.
     rate : float
         Of Adam, for levels relative to the size of the weights of their row.
+    label_rate : float
+        Of Adam, for latents relative to the size of the weights of their row; 0 leaves all labels as they are.
     held_out : float
         Part of the batches, the last ones, that choose what is kept; at least one if there are two, unless 0.
     seed : int
@@ -110,14 +109,14 @@ def distill(
     (True, True)
     """
     train, test = _divided(list(batches), held_out)
-    _check(steps, rate)
-    parts = _parts(model)
+    _check(steps, rate, label_rate)
+    parts = tunables(model, labels=label_rate > 0)
     with _evaluating(model, reference):
         wanted = [_outputs(reference(*args, **kwargs), kwargs) for args, kwargs in test]
         run = _Run(model, reference, parts, train, seed, augment)
         before = run.error(test, wanted)
         best, kept, at = before, None, 0
-        optimizer = torch.optim.Adam([part.move for part in parts], lr=rate)
+        optimizer = _optimizer(parts, rate, label_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for step in range(1, steps + 1):
             optimizer.zero_grad()
@@ -129,110 +128,12 @@ def distill(
                 if callback is not None:
                     callback(step, error)
                 if error < best:
-                    best, at, kept = error, step, [part.move.detach().clone() for part in parts]
+                    best, at, kept = error, step, [part.state() for part in parts]
         if kept is not None:
-            for part, move in zip(parts, kept, strict=True):
-                part.move.data.copy_(move)
+            for part, state in zip(parts, kept, strict=True):
+                part.restore(state)
                 part.write()
     return Distillation(at, before, best)
-
-
-class _Part:
-    """A parameter of the network as a function of what is trained: a multiple of `move`, which begins at 0."""
-
-    def __init__(self, name: str, parameter: nn.Parameter) -> None:
-        self.name, self.parameter = name, parameter
-        self.move = torch.zeros_like(self.start).requires_grad_()
-
-    @property
-    def start(self) -> Tensor:
-        return self.parameter.detach()
-
-    @property
-    def moved(self) -> Tensor:
-        return self.start + self.move
-
-    def value(self) -> Tensor:
-        """Return the parameter, differentiable with respect to `move`."""
-        return self.moved
-
-    def write(self) -> None:
-        """Make the network's parameter what it has become, rounded as it is stored."""
-        self.parameter.data.copy_(self.moved.detach())
-
-
-class _Rows(_Part):
-    """Weights with label sets of rows and groups of columns."""
-
-    def __init__(self, name: str, parameter: nn.Parameter, grid: RowGrid) -> None:
-        self.grid, table = grid, grid.table
-        rows = parameter.detach().reshape(len(table.parameters), -1)
-        self.labels = table.nearest(rows).to(parameter.device)
-        self.size = rows.float().square().mean(1).sqrt().clamp(min=1e-12)[:, None, None]
-        self.parameters = table.parameters.detach().to(parameter.device).float()
-        super().__init__(name, parameter)
-
-    @property
-    def start(self) -> Tensor:
-        return self.parameters
-
-    @property
-    def moved(self) -> Tensor:
-        return self.parameters + self.size * self.move
-
-    def value(self) -> Tensor:
-        spec, moved = self.grid.table.spec, self.moved
-        if spec.base is not None:
-            base = torch.tensor(spec.base, dtype=moved.dtype, device=moved.device)
-            levels = moved[..., :1] * base
-            moved = moved[..., 1:] + levels if spec.kind == "uniform" else levels
-        sets = moved.flatten(0, 1)
-        weights = sets.gather(1, self.labels.reshape(len(sets), -1).long())
-        return weights.reshape(self.parameter.shape).to(self.parameter.dtype)
-
-    def write(self) -> None:
-        spec, labels = self.grid.table.spec, self.labels
-        parameters = round_parameters(spec, self.moved.detach().double())
-        if spec.base is None:
-            parameters, labels = _ascending(parameters, labels)
-        else:
-            parameters[..., 0].clamp_(min=0)
-        table = Table(spec, parameters)
-        self.parameter.data.copy_(table.decode(labels).reshape(self.parameter.shape))
-        attach(self.parameter, RowGrid(table))
-
-
-def _ascending(codebooks: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return codebooks (R, G, L) with their levels in order, and labels (R, C) renamed to match."""
-    levels, order = codebooks.sort(2)
-    cells = labels.reshape(len(labels), codebooks.shape[1], -1).long()
-    return levels, order.argsort(2).gather(2, cells).reshape(labels.shape).to(torch.uint8)
-
-
-class _Blocks(_Part):
-    """Weights made of codewords."""
-
-    def __init__(self, name: str, parameter: nn.Parameter, grid: VectorGrid) -> None:
-        self.codewords = grid.codewords.detach().to(parameter.device)
-        self.labels = grid.nearest(parameter)
-        self.size = float(parameter.detach().float().square().mean().sqrt().clamp(min=1e-12))
-        super().__init__(name, parameter)
-
-    @property
-    def start(self) -> Tensor:
-        return self.codewords.float()
-
-    @property
-    def moved(self) -> Tensor:
-        return self.start + self.size * self.move
-
-    def value(self) -> Tensor:
-        return self.moved[self.labels].reshape(self.parameter.shape).to(self.parameter.dtype)
-
-    def write(self) -> None:
-        grid = VectorGrid(self.moved.detach().to(self.codewords.dtype))
-        self.parameter.data.copy_(grid.decode(self.labels, tuple(self.parameter.shape)))
-        attach(self.parameter, grid)
 
 
 class _Run:
@@ -242,7 +143,7 @@ class _Run:
         self,
         model: nn.Module,
         reference: nn.Module,
-        parts: list[_Part],
+        parts: list[Tunable],
         train: list[Batch],
         seed: int,
         augment: Augment | None,
@@ -277,21 +178,6 @@ class _Run:
     def _outputs(self, batch: Batch) -> list[Tensor]:
         values = {part.name: part.value() for part in self.parts}
         return _outputs(functional_call(self.model, values, batch[0], batch[1]), batch[1])
-
-
-def _parts(model: nn.Module) -> list[_Part]:
-    parts: list[_Part] = []
-    for name, parameter in model.named_parameters():
-        grid = grid_of(parameter)
-        if isinstance(grid, RowGrid):
-            parts.append(_Rows(name, parameter, grid))
-        elif isinstance(grid, VectorGrid):
-            parts.append(_Blocks(name, parameter, grid))
-        elif grid is None and parameter.ndim <= VECTORS and parameter.is_floating_point():
-            parts.append(_Part(name, parameter))
-    if not any(isinstance(part, _Rows | _Blocks) for part in parts):
-        raise InvalidProblemError("distillation: no weight of the network has a label set; quantize it first")
-    return parts
 
 
 def _outputs(value: Any, kwargs: Mapping[str, Any]) -> list[Tensor]:
@@ -342,6 +228,14 @@ def _divided(batches: list[Batch], held_out: float) -> tuple[list[Batch], list[B
     return (batches[:-count], batches[-count:]) if count else (batches, batches)
 
 
-def _check(steps: int, rate: float) -> None:
+def _optimizer(parts: list[Tunable], rate: float, label_rate: float) -> torch.optim.Optimizer:
+    latents = [part.turn for part in parts if part.turn is not None]
+    groups = [{"params": [part.move for part in parts], "lr": rate}]
+    return torch.optim.Adam(groups + ([{"params": latents, "lr": label_rate}] if latents else []))
+
+
+def _check(steps: int, rate: float, label_rate: float) -> None:
     if not isinstance(steps, int) or steps < 1 or not 0 < rate < math.inf:
         raise InvalidParameterError(f"distillation: at least one step and a positive rate, got {steps!r} and {rate!r}")
+    if not 0 <= label_rate < math.inf:
+        raise InvalidParameterError(f"distillation: the rate of labels must be at least 0, got {label_rate!r}")

@@ -137,10 +137,11 @@ def _labelled(
         book = fit_codebook(target.flatten(0, 1), gram.mean(0), layer.spec, seed=seed, **effort)
         return book.labels, VectorGrid(book.codewords)
     recipe = recipe_of(options) if quality is None else quality
-    parts = zip(target, gram, strict=True)
-    found = [quantize_layer(t.contiguous(), h.contiguous(), layer.spec, recipe, seed=seed) for t, h in parts]
+    device = layer.weight.device if layer.weight.is_cuda else torch.device("cpu")
+    parts = ((t.contiguous().to(device), h.contiguous().to(device)) for t, h in zip(target, gram, strict=True))
+    found = [quantize_layer(*part, layer.spec, recipe, seed=seed) for part in parts]
     parameters = torch.cat([part.table.parameters for part in found])
-    return torch.cat([part.labels for part in found]), RowGrid(Table(layer.spec, parameters))
+    return torch.cat([part.labels for part in found]).cpu(), RowGrid(Table(layer.spec, parameters.cpu()))
 
 
 def _rate(layer: Quantizable, answer: Answer, target: Tensor, gram: Tensor) -> None:
