@@ -33,12 +33,15 @@ class Recipe:
     solver : {"nearest", "gptq", "icm", "mean-field", "annealing"}
         Each begins where the one before it ends: GPTQ, ICM from there, mean-field or annealing from there.
     sweeps : int
-        Of mean-field or annealing; ICM follows them.
-    beta : (float, float)
-        First and last inverse temperature of squared distances, in units of the quantization step: the square root
-        of twelve times the mean squared distance to the nearest level.
+        Of a round of mean-field or annealing; ICM follows them.
+    beta : tuple of float
+        The inverse temperatures that the rounds begin with, one after the other, and last that with which all of them
+        end; of squared distances, in units of the quantization step: the square root of twelve times the mean squared
+        distance to the nearest level. A round begins where the one before it has ended, on label sets that were fitted
+        again in between, and each row keeps the best labels that it has had.
     refits : int
-        Rounds of a re-fit of the label sets and `descent` sweeps of ICM, before mean-field and after it.
+        How often the label sets are fitted again, with `descent` sweeps of ICM each time: before the first round,
+        after every round, and at the end.
     descent : int
         Most sweeps of ICM at a time.
     pairs : int
@@ -57,7 +60,7 @@ class Recipe:
 
     solver: LayerSolver = "gptq"
     sweeps: int = 100
-    beta: tuple[float, float] = (2.0, 40.0)
+    beta: tuple[float, ...] = (2.0, 40.0)
     refits: int = 0
     descent: int = 5
     pairs: int = 0
@@ -71,8 +74,11 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise InvalidParameterError(f"recipe: {name} must be a whole number, at least {least}, got {value!r}")
-        if not 0 < self.beta[0] <= self.beta[1] < float("inf"):
-            raise InvalidParameterError(f"recipe: beta must ascend from a positive number, got {self.beta}")
+        if len(self.beta) < 2 or not all(0 < first <= self.beta[-1] < float("inf") for first in self.beta):
+            raise InvalidParameterError(
+                "recipe: beta must hold a positive number for each round and a last one that is at least as large and "
+                f"finite, got {self.beta}"
+            )
         if not 0 <= self.damping < float("inf") or self.order not in ("activation", "natural"):
             raise InvalidParameterError(
                 f"recipe: damping must be at least 0 and order 'activation' or 'natural', got {self.damping} and "
@@ -84,7 +90,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "fast": Recipe("gptq"),
     "balanced": Recipe("icm", refits=2, descent=3),
-    "best": Recipe("mean-field", refits=3, pairs=8),
+    "best": Recipe("mean-field", sweeps=50, beta=(3.0, 3.0, 4.0, 4.0, 40.0), refits=1, pairs=8),
     "nearest": Recipe("nearest"),
     "gptq": Recipe("gptq"),
     "icm": Recipe("icm", descent=30),
@@ -179,7 +185,10 @@ def quantize_layer(
         return work.result(labels)
     labels = work.refined(work.descended(labels))
     if recipe.solver in RULES:
-        labels = work.refined(work.paired(work.annealed(labels, torch.Generator().manual_seed(seed))))
+        generator = torch.Generator().manual_seed(seed)
+        for first in recipe.beta[:-1]:
+            labels = work.refined(work.annealed(labels, first, generator))
+        labels = work.refined(work.paired(labels))
     return work.result(work.paired(labels))
 
 
@@ -208,11 +217,11 @@ class _Work:
             labels = self.descended(labels)
         return labels
 
-    def annealed(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the labels after mean-field or annealing from there, of each row the better ones."""
+    def annealed(self, labels: Tensor, beta: float, generator: torch.Generator) -> Tensor:
+        """Return the labels after a round of mean-field or annealing from there, of each row the better ones."""
         recipe = self.recipe
         sweep = Sweep.at_labels(self.columns, self.columns.arrange(labels))
-        anneal(sweep, RULES[recipe.solver], recipe.sweeps, recipe.beta, generator)
+        anneal(sweep, RULES[recipe.solver], recipe.sweeps, (beta, recipe.beta[-1]), generator)
         found = self.descended(self.columns.restore(sweep.labels))
         better = self.energies(found) < self.energies(labels)
         return torch.where(better[:, None], found, labels)
