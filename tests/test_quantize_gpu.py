@@ -34,8 +34,8 @@ def on_gpu(parts):
 
 
 @pytest.mark.parametrize("rule", ["argmin", "softmax", "sample"])
-@pytest.mark.parametrize(("groups", "count"), [(1, 2), (1, 3), (1, 16), (3, 8), (1, 100)])
-@pytest.mark.parametrize("rows", [1, 70, 300])
+@pytest.mark.parametrize(("groups", "count"), [(1, 2), (1, 3), (3, 8), (1, 100)])
+@pytest.mark.parametrize("rows", [1, 70])
 def test_a_sweep_is_the_same_in_every_form(rule, groups, count, rows, monkeypatch):
     given = layer(rows, groups=groups, count=count)
     sweeps = []

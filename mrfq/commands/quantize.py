@@ -62,6 +62,9 @@ def quantize(
     distill: Annotated[
         int | None, typer.Option(help="Steps of distillation after the last layer.  [default: 0]")
     ] = None,
+    distill_labels: Annotated[
+        Switch, typer.Option("--distill-labels/--no-distill-labels", help="Distillation moves labels, too.")
+    ] = None,
     samples: Annotated[int | None, typer.Option(help="Inputs to calibrate with.  [default: 1024]")] = None,
     test: Annotated[
         Switch, typer.Option("--test/--no-test", help="Look at the test images, at the end.  [default: yes]")
@@ -106,6 +109,7 @@ def quantize(
         "shortcut": shortcut,
         "rescale": rescale,
         "distill": distill,
+        "distill_labels": distill_labels,
         "samples": samples,
         "evaluate": test,
         "seed": seed,

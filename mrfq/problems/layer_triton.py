@@ -21,7 +21,7 @@ ROWS = 32
 MOST_LEVELS = 64
 
 
-@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
+@triton.jit(do_not_specialize=["rows", "count"])  # type: ignore[untyped-decorator,unused-ignore]
 def _visit(  # type: ignore[no-untyped-def] # noqa: PLR0917
     mean,
     labels,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,14 @@ from torch import Tensor
 
 from mrfq.errors import InvalidParameterError
 from mrfq.nn.data import to_device
-from mrfq.nn.images import IMAGENET, ImageBatches, ImageData, load_images
+from mrfq.nn.images import IMAGENET, Augment, ImageBatches, ImageData, Split, load_images
+from mrfq.quantize.plan import Batch
+from mrfq.quantize.sequence import held_out_batches
 from mrfq.quantize.settings import Settings
 from mrfq.user_functions import call_named
+
+#: how images may be changed without another meaning
+AUGMENTS = {"digits": Augment(shift=1), "mnist": Augment(shift=1), "cifar10": Augment(crop=2, flip=True)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +33,26 @@ class Calibration:
         Inputs in all batches, along their first axis.
     data : ImageData or None
         The data set they come from, if it is a built-in one.
+    drawn : Split or None
+        The images that were drawn from it, in the order of the batches.
     """
 
     batches: list[Any]
     count: int
     data: ImageData | None = None
+    drawn: Split | None = None
+
+    def augmented(self, held_out: float, batch_size: int, seed: int) -> Callable[[int], Batch] | None:
+        """Return what gives batches of changed images without end, by number; None for other inputs than images.
+
+        The images of the batches that distillation holds out, the last ones, are not among them.
+        """
+        if self.data is None or self.drawn is None:
+            return None
+        kept = self.batches[: len(self.batches) - held_out_batches(held_out, len(self.batches))]
+        images = self.drawn.head(sum(len(batch) for batch in kept))
+        batches = ImageBatches(self.data, images, batch_size, seed=seed, augment=AUGMENTS[self.data.name])
+        return lambda step: ((batches.shuffled(step)[0],), {})
 
 
 def calibration(settings: Settings) -> Calibration:
@@ -59,7 +79,7 @@ def _images(settings: Settings) -> Calibration:
     rows = torch.randperm(n, generator=torch.Generator().manual_seed(settings.seed))[: settings.samples]
     drawn = data.train.take(rows.to(settings.device))
     batches = [inputs for inputs, _ in ImageBatches(data, drawn, settings.batch_size, seed=0)]
-    return Calibration(batches, settings.samples, data)
+    return Calibration(batches, settings.samples, data, drawn)
 
 
 def _own(settings: Settings) -> Calibration:

@@ -1,7 +1,8 @@
-"""Distillation: levels, codewords, and what stayed float, tuned so that the outputs come nearer to the float network's.
+"""Distillation: what a quantized network is made of, tuned so that its outputs come nearer to the float network's.
 
-Labels stay as they are, and no labels of the data are needed. The gradient of a level is the sum over the weights that
-have its label (Stock et al., "And the bit goes down", ICLR 2020, section 3.3, take the mean).
+No labels of the data are needed. Levels, codewords and what stayed float are always tuned; the labels of the weights
+are, too, if they get a rate. The gradient of a level is the sum over the weights that have its label (Stock et al.,
+"And the bit goes down", ICLR 2020, section 3.3, take the mean).
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from torch.func import functional_call
 
 from mrfq.errors import InvalidParameterError, InvalidProblemError
 from mrfq.quantize.plan import Batch
+from mrfq.quantize.sequence import held_out_batches
 from mrfq.quantize.tunable import Tunable, tunables
 
 #: how many times the network is measured on the batches that are held out
 CHECKS = 20
-Augment = Callable[[Batch, torch.Generator], Batch]
+#: the batch of a step, which counts from 0
+Source = Callable[[int], Batch]
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,16 @@ def distill(
     label_rate: float = 0.0,
     held_out: float = 0.1,
     seed: int = 0,
-    augment: Augment | None = None,
+    source: Source | None = None,
     callback: Callable[[int, float], None] | None = None,
 ) -> Distillation:
     """Tune a quantized network in place towards the outputs of the float network.
 
     The label sets of weights with a grid (`RowGrid`, `VectorGrid`), biases, and the parameters of normalisation layers
-    are trained by Adam with a rate that falls along half a cosine; batch-norm statistics stay. The parameters that did
-    best on the batches held out are kept, rounded as they will be stored, if they do better than those at the start.
+    are trained by Adam with a rate that falls along half a cosine; batch-norm statistics stay. With a `label_rate`
+    every weight also has a latent, which begins at the weight, follows the straight-through gradient, and decides the
+    label: that of the nearest level. What did best on the batches held out is kept, rounded as it will be stored, if it
+    does better than the start.
 
     Parameters
     ----------
@@ -79,9 +84,10 @@ def distill(
     held_out : float
         Part of the batches, the last ones, that choose what is kept; at least one if there are two, unless 0.
     seed : int
-        Of the order, and of `augment`.
-    augment : callable, optional
-        Changes a batch at random, by a generator, before both networks see it.
+        Of the order.
+    source : callable, optional
+        Gives the batch of each step, counted from 0, in place of the batches that are not held out: for example images
+        in new batches, mirrored at random. It should not know what is held out.
     callback : callable, optional
         Told the step and the error on the batches held out.
 
@@ -113,7 +119,7 @@ def distill(
     parts = tunables(model, labels=label_rate > 0)
     with _evaluating(model, reference):
         wanted = [_outputs(reference(*args, **kwargs), kwargs) for args, kwargs in test]
-        run = _Run(model, reference, parts, train, seed, augment)
+        run = _Run(model, reference, parts, source or _in_passes(train, seed))
         before = run.error(test, wanted)
         best, kept, at = before, None, 0
         optimizer = _optimizer(parts, rate, label_rate)
@@ -137,28 +143,14 @@ def distill(
 
 
 class _Run:
-    """Both networks, what is trained, and the batches."""
+    """Both networks, what is trained, and where the batches come from."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        reference: nn.Module,
-        parts: list[Tunable],
-        train: list[Batch],
-        seed: int,
-        augment: Augment | None,
-    ) -> None:
-        self.model, self.reference, self.parts, self.train, self.augment = model, reference, parts, train, augment
-        self.generator = torch.Generator().manual_seed(seed)
-        self.order: list[int] = []
+    def __init__(self, model: nn.Module, reference: nn.Module, parts: list[Tunable], source: Source) -> None:
+        self.model, self.reference, self.parts, self.source = model, reference, parts, source
 
     def backward(self, step: int) -> None:
-        """Add the gradients of the error on the next batch."""
-        if not self.order:
-            self.order = torch.randperm(len(self.train), generator=self.generator).tolist()
-        batch = self.train[self.order.pop()]
-        if self.augment is not None:
-            batch = self.augment(batch, self.generator)
+        """Add the gradients of the error on the batch of a step."""
+        batch = self.source(step - 1)
         with torch.no_grad():
             wanted = _outputs(self.reference(*batch[0], **batch[1]), batch[1])
         with torch.enable_grad():
@@ -178,6 +170,18 @@ class _Run:
     def _outputs(self, batch: Batch) -> list[Tensor]:
         values = {part.name: part.value() for part in self.parts}
         return _outputs(functional_call(self.model, values, batch[0], batch[1]), batch[1])
+
+
+def _in_passes(batches: list[Batch], seed: int) -> Source:
+    """Return what gives one batch after another, in an order drawn anew for every pass."""
+    generator, order = torch.Generator().manual_seed(seed), list[int]()
+
+    def source(step: int) -> Batch:
+        if not order:
+            order.extend(torch.randperm(len(batches), generator=generator).tolist())
+        return batches[order.pop()]
+
+    return source
 
 
 def _outputs(value: Any, kwargs: Mapping[str, Any]) -> list[Tensor]:
@@ -224,7 +228,7 @@ def _divided(batches: list[Batch], held_out: float) -> tuple[list[Batch], list[B
         raise InvalidParameterError("distillation: there are no batches")
     if not 0 <= held_out < 1:
         raise InvalidParameterError(f"distillation: held_out must be from 0 to below 1, got {held_out}")
-    count = max(round(held_out * len(batches)), 1) if held_out and len(batches) > 1 else 0
+    count = held_out_batches(held_out, len(batches))
     return (batches[:-count], batches[-count:]) if count else (batches, batches)
 
 

@@ -151,6 +151,10 @@ def tuned(
     if not settings.distill:
         return None
 
+    source = None
+    if settings.distill_augment:
+        source = inputs.augmented(settings.held_out, settings.batch_size, settings.seed)
+
     def callback(step: int, error: float) -> None:
         tell(f"distillation: step {step:,} of {settings.distill:,}, error {error:.4g}")
 
@@ -160,8 +164,10 @@ def tuned(
         as_batches(inputs.batches),
         settings.distill,
         rate=settings.distill_rate,
+        label_rate=settings.distill_label_rate if settings.distill_labels else 0.0,
         held_out=settings.held_out,
         seed=settings.seed,
+        source=source,
         callback=callback,
     )
 

@@ -62,9 +62,16 @@ class Settings:
         Re-estimate the statistics of batch norm at the end.
     distill : int
         Steps of distillation from the float network after the last layer: levels, scales, biases and batch norms are
-        trained on the same inputs, labels stay; 0 for none.
+        trained on the same inputs; 0 for none.
     distill_rate : float
         Of Adam, at the start.
+    distill_labels : bool
+        Whether distillation also moves the labels of the weights.
+    distill_label_rate : float
+        Of Adam for that, at the start.
+    distill_augment : bool
+        Whether distillation sees the images of a built-in data set shifted, and mirrored where that makes sense, in
+        new batches in every pass.
     samples : int
         Inputs to calibrate with, at most.
     batch_size : int
@@ -120,6 +127,9 @@ class Settings:
     reestimate: bool = False
     distill: int = 0
     distill_rate: float = 3e-3
+    distill_labels: bool = False
+    distill_label_rate: float = 1e-2
+    distill_augment: bool = True
     samples: int = 1024
     batch_size: int = 64
     memory: float = 2.0

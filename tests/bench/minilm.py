@@ -124,7 +124,8 @@ def embeddings(model: nn.Module, tokenizer: Any, sentences: Sequence[str], size:
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         batch = tokenizer([sentences[i] for i in chosen], padding=True, truncation=True, return_tensors="pt")
-        values = sentence_embedding(model, {name: batch[name] for name in ("input_ids", "attention_mask")})
+        inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        values = sentence_embedding(model, inputs).cpu()
         found = values.new_empty(len(sentences), values.shape[1]) if not len(found) else found
         found[chosen] = values
     return found

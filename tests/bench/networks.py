@@ -2,6 +2,7 @@
 
     python tests/bench/networks.py --data FOLDER                      # quantize whatever has no result yet
     python tests/bench/networks.py --data FOLDER --suite resnet20     # one suite of networks.toml
+    python tests/bench/networks.py --data FOLDER --device cuda        # on a GPU; several processes may run at a time
     python tests/bench/networks.py --docs docs/benchmarks.md          # put what there is into the tables
 
 Results are kept in networks.json beside this file; what is in it with the same settings is not run again. The folder
@@ -12,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import fcntl
 import json
+import random
 import statistics
 import sys
 import time
@@ -26,9 +29,12 @@ import torch
 from page import insert_between
 from torch import nn
 
+from mrfq.files import write_atomically
+from mrfq.nn.data import to_device
 from mrfq.nn.images import IMAGENET, ImageBatches, ImageData, load_images
 from mrfq.nn.models import build, load_pretrained
-from mrfq.quantize.distill import distill
+from mrfq.quantize.calibration import Calibration
+from mrfq.quantize.distill import Source, distill
 from mrfq.quantize.options import Options
 from mrfq.quantize.pipeline import as_batches, quantize
 from mrfq.runs.evaluation import grade, in_order
@@ -37,6 +43,8 @@ SUITES, RESULTS = Path(__file__).with_suffix(".toml"), Path(__file__).with_suffi
 PRETRAINED = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
 #: calibration images, and how many at a time
 IMAGES, BATCH = 1024, 64
+#: of MiniLM: inputs like those that it is used on, and measured on
+SENTENCES = 1600
 Found = dict[str, Any]
 
 
@@ -64,70 +72,96 @@ def jobs_of(suite: str, entry: dict[str, Any]) -> list[Job]:
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """A float network, what it is calibrated on, and where distillation takes its batches from if not from there."""
+
+    model: nn.Module
+    batches: list[Any]
+    source: Source | None = None
+
+
 @cache
-def images(data: str) -> ImageData:
-    return load_images("cifar10", Path(data) / "cifar10", normalise=IMAGENET)
+def images(data: str, device: str) -> ImageData:
+    return load_images("cifar10", Path(data) / "cifar10", normalise=IMAGENET, device=device)
 
 
-def run(job: Job, data: str) -> Found:
+def run(job: Job, data: str, device: str = "cpu") -> Found:
     """Quantize, and return what was found."""
     settings = dict(job.settings)
     network, draw, steps = settings.pop("network"), settings.pop("draw"), settings.pop("distill", 0)
-    own = settings.pop("float", {})
+    own, label_rate = settings.pop("float", {}), settings.pop("label_rate", 0.0)
     levels = (*own.items(), ("*", settings.pop("levels")))
     prepare, measure = (_minilm, _embeddings) if network == "minilm" else (_resnet, _accuracy)
-    original, batches = prepare(network, draw, data)
-    model, began = copy.deepcopy(original), time.perf_counter()
-    report = quantize(model, batches, options=Options(levels=levels, seed=draw, baselines=False, **settings))
+    inputs = prepare(network, draw, data, device)
+    model, began = copy.deepcopy(inputs.model), time.perf_counter()
+    options = Options(levels=levels, seed=draw, baselines=False, **settings)
+    report = quantize(model, inputs.batches, options=options)
+    tuned: Found = {}
     if steps:
-        distill(model, original, as_batches(batches), steps, seed=draw)
+        given = as_batches(inputs.batches)
+        done = distill(model, inputs.model, given, steps, label_rate=label_rate, seed=draw, source=inputs.source)
+        tuned = {"distillation": [done.before, done.after, done.steps]}
     seconds = time.perf_counter() - began
     held_out = [layer.error_held_out for layer in report.layers]
     return {
-        **measure(model, data),
+        **measure(model, data, device),
         "bits_per_weight": report.bits_per_weight,
         "error_held_out": statistics.mean(e for e in held_out if e is not None),
+        **tuned,
         "seconds": seconds,
-        "machine": f"cpu, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": machine(device),
     }
 
 
-def _resnet(network: str, draw: int, data: str) -> tuple[nn.Module, list[Any]]:
+def machine(device: str) -> str:
+    """Return what the times depend on."""
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else "cpu"
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def _resnet(network: str, draw: int, data: str, device: str) -> Inputs:
     model = build(network, channels=3, size=32, classes=10).eval()
     load_pretrained(Path(data) / "pretrained" / PRETRAINED[network], model)
-    train = images(data).train
-    rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(draw))[:IMAGES]
-    return model, [x for x, _ in ImageBatches(images(data), train.take(rows), BATCH, seed=0)]
+    found = images(data, device)
+    rows = torch.randperm(len(found.train), generator=torch.Generator().manual_seed(draw))[:IMAGES]
+    drawn = found.train.take(rows.to(device))
+    batches = [x for x, _ in ImageBatches(found, drawn, BATCH, seed=0)]
+    source = Calibration(batches, IMAGES, found, drawn).augmented(Options().held_out, BATCH, draw)
+    return Inputs(model.to(device), batches, source)
 
 
-def _accuracy(model: nn.Module, data: str) -> Found:
-    return {"metric": grade(model, in_order(images(data), images(data).test), 1.0).accuracy}
+def _accuracy(model: nn.Module, data: str, device: str) -> Found:
+    found = images(data, device)
+    return {"metric": grade(model, in_order(found, found.test), 1.0).accuracy}
 
 
-def _minilm(network: str, draw: int, data: str) -> tuple[nn.Module, list[Any]]:
+def _minilm(network: str, draw: int, data: str, device: str) -> Inputs:
     import minilm
     import texts
 
     model, tokenizer = minilm.load_minilm()
-    return model, list(minilm.token_batches(tokenizer, texts.calibration_texts(160, seed=draw)))
+    batches = list(minilm.token_batches(tokenizer, texts.calibration_sentences(SENTENCES, seed=draw), BATCH))
+    random.Random(draw).shuffle(batches)  # they come by length, and the last ones are held out
+    return Inputs(model.to(device), [to_device(batch, torch.device(device)) for batch in batches])
 
 
-def _embeddings(model: nn.Module, data: str) -> Found:
+def _embeddings(model: nn.Module, data: str, device: str) -> Found:
     import minilm
     import texts
 
     sentences = texts.held_out_sentences()
-    found = minilm.evaluation(model, _reference(), sentences)
+    found = minilm.evaluation(model, _reference(device), sentences)
     return {"metric": found["cosine"], "rank_correlation": found["rank_correlation"]}
 
 
 @cache
-def _reference() -> torch.Tensor:
+def _reference(device: str) -> torch.Tensor:
     import minilm
     import texts
 
     original, tokenizer = minilm.load_minilm()
-    return minilm.embeddings(original, tokenizer, texts.held_out_sentences())
+    return minilm.embeddings(original.to(device), tokenizer, texts.held_out_sentences())
 
 
 def results() -> dict[str, Found]:
@@ -137,10 +171,12 @@ def results() -> dict[str, Found]:
 
 
 def keep(job: Job, found: Found) -> None:
-    """Add a result to the file."""
-    known = {**results(), job.key: {"settings": job.settings, **found}}
-    rows = (f"{json.dumps(key)}: {json.dumps(known[key])}" for key in sorted(known))
-    RESULTS.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+    """Add a result to the file, which other processes may do at the same time."""
+    with Path(__file__).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = {**results(), job.key: {"settings": job.settings, **found}}
+        rows = (f"{json.dumps(key)}: {json.dumps(known[key])}" for key in sorted(known))
+        write_atomically(RESULTS, "{\n" + ",\n".join(rows) + "\n}\n")
 
 
 def table(suite: str, entry: dict[str, Any]) -> str:
@@ -184,7 +220,9 @@ def main() -> None:
     parser.add_argument("--row", action="append", help="only this row; repeatable")
     parser.add_argument("--levels", action="append", help="only these levels; repeatable")
     parser.add_argument("--draws", type=int, help="only so many draws")
+    parser.add_argument("--draw", type=int, action="append", help="only this draw; repeatable")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--docs", type=Path, help="page with the markers for the tables")
     options = parser.parse_args()
     suites = tomllib.loads(SUITES.read_text())
@@ -198,8 +236,9 @@ def main() -> None:
                 options.levels is None or job.settings["levels"] in options.levels
             )
             early = options.draws is None or job.settings["draw"] < options.draws
+            early = early and (options.draw is None or job.settings["draw"] in options.draw)
             if wanted and early and results().get(job.key, {}).get("settings") != job.settings:
-                found = run(job, options.data)
+                found = run(job, options.data, options.device)
                 keep(job, found)
                 print(f"{job.key}: {found['metric']:.4f} ({found['seconds']:.0f} s)", flush=True)
     text = "\n\n".join(table(name, entry) for name, entry in chosen.items())

@@ -137,6 +137,11 @@ def calibration_texts(count: int = 160, *, seed: int = 0, words: int = 100) -> l
     return drawn(passages(halves()[0], words), count, seed)
 
 
+def calibration_sentences(count: int = 1600, *, seed: int = 0) -> list[str]:
+    """Return a draw of single sentences to calibrate on, about 22 tokens of MiniLM each."""
+    return drawn([sentence for found in halves()[0].values() for sentence in found], count, seed)
+
+
 def held_out_texts(count: int = 160, *, seed: int = 0, words: int = 100) -> list[str]:
     """Return a draw of texts from sources that no calibration text comes from."""
     return drawn(passages(halves()[1], words), count, seed)
