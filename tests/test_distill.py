@@ -46,12 +46,12 @@ def error(model, reference, given):
     return squares / sum(float((w - w.mean(0)).square().sum()) for w in wanted)
 
 
-@pytest.mark.parametrize("label_rate", [0.0, 0.02])
+@pytest.mark.parametrize("reach", [0.0, 1.0])
 @pytest.mark.parametrize("levels", LEVELS)
-def test_the_outputs_come_nearer_and_the_weights_stay_on_their_grids(levels, label_rate, tmp_path):
+def test_the_outputs_come_nearer_and_the_weights_stay_on_their_grids(levels, reach, tmp_path):
     model, reference = quantized(levels)
     start = error(model, reference, batches()[-1:])
-    done = distill(model, reference, batches(), 60, label_rate=label_rate)
+    done = distill(model, reference, batches(), 60, reach=reach)
     assert done.before == pytest.approx(start, rel=1e-4)
     assert done.after < done.before
     assert error(model, reference, batches()[-1:]) == pytest.approx(done.after, rel=0.01)  # levels are rounded
@@ -66,12 +66,12 @@ def test_the_outputs_come_nearer_and_the_weights_stay_on_their_grids(levels, lab
 @pytest.mark.parametrize("levels", ["binary-symmetric", "ternary-codebook", "vector-2x16"])
 def test_labels_move_only_where_that_is_asked_for(levels):
     changed = []
-    for rate in (0.0, 0.05):
+    for reach in (0.0, 2.0):
         model, reference = quantized(levels)
-        parts = {part.name: part for part in tunables(model, labels=rate > 0)}
+        parts = {part.name: part for part in tunables(model, labels=reach > 0)}
         before = {name: part.parameter.detach().clone() for name, part in parts.items()}
         start = labels_of(model)
-        distill(model, reference, batches(), 80, label_rate=rate)
+        distill(model, reference, batches(), 80, reach=reach)
         assert not torch.equal(model[0].weight, before["0.weight"])
         changed.append(any(not torch.equal(a, b) for a, b in zip(start, labels_of(model), strict=True)))
     assert changed == [False, True]
@@ -83,7 +83,7 @@ def test_moving_labels_finds_what_levels_alone_cannot():
     reference = nn.Linear(16, 4, bias=False)
     reference.weight.data.sign_()
     found = []
-    for rate in (0.0, 0.05):
+    for reach in (0.0, 5.0):
         model = copy.deepcopy(reference)
         quantize(model, [torch.randn(64, 16)], levels="binary-symmetric", quality="nearest")
         wrong = tunables(model)[0]
@@ -91,7 +91,7 @@ def test_moving_labels_finds_what_levels_alone_cannot():
         wrong.write()
         assert bool((model.weight.sign() == -reference.weight).all())
         given = as_batches([torch.randn(64, 16) for _ in range(8)])
-        distill(model, reference, given, 200, label_rate=rate)
+        distill(model, reference, given, 200, reach=reach)
         found.append(float((model.weight.sign() == reference.weight).double().mean()))
     assert found[0] < 0.1
     assert found[1] == 1.0
@@ -141,12 +141,12 @@ def test_biases_and_norms_are_tuned_and_what_else_is_float_is_not():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("label_rate", [0.0, 0.02])
-def test_the_same_seed_gives_the_same_bits(label_rate):
+@pytest.mark.parametrize("reach", [0.0, 1.0])
+def test_the_same_seed_gives_the_same_bits(reach):
     found = []
     for seed in (0, 0, 1):
         model, reference = quantized("ternary")
-        distill(model, reference, batches(), 20, seed=seed, label_rate=label_rate)
+        distill(model, reference, batches(), 20, seed=seed, reach=reach)
         found.append(model[0].weight.clone())
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
@@ -211,8 +211,8 @@ def test_positions_that_are_masked_do_not_count():
         ({"steps": 2.5}, "at least one step"),
         ({"rate": 0.0}, "positive rate"),
         ({"rate": float("nan")}, "positive rate"),
-        ({"label_rate": -0.1}, "rate of labels must be at least 0"),
-        ({"label_rate": float("inf")}, "rate of labels must be at least 0"),
+        ({"reach": -0.1}, "reach of latents must be at least 0"),
+        ({"reach": float("inf")}, "reach of latents must be at least 0"),
         ({"held_out": 1.0}, "held_out must be from 0 to below 1"),
         ({"batches": []}, "there are no batches"),
     ],

@@ -18,7 +18,7 @@ import mrfq.quantize.job
 from mrfq.cli import main
 from mrfq.errors import FileFormatError, InvalidParameterError, MrfqError, UnknownNameError
 from mrfq.nn.grids import grid_of
-from mrfq.nn.images import load_images
+from mrfq.nn.images import ImageBatches, load_images
 from mrfq.nn.models import build
 from mrfq.nn.packed import load, save
 from mrfq.nn.table_grids import RowGrid, VectorGrid
@@ -265,6 +265,37 @@ def test_distillation_comes_last(finished, quick, tmp_path, capsys):
     for old, new in zip(before["fc2.weight"], after["fc2.weight"], strict=True):
         assert len(new.unique()) <= 3
         assert torch.equal(old.argsort(stable=True), new.argsort(stable=True))  # the labels are the same
+
+
+def test_distillation_moves_labels_and_images_where_that_is_asked_for(quick, tmp_path):
+    moving = {"distill_labels": True}
+    weights = {}
+    for name, changes in {"levels": {}, "labels": moving, "still": {"distill_augment": False}}.items():
+        summary = quantize_network(
+            quick(levels="binary-symmetric", samples=1024, distill=200, **changes), tmp_path / name
+        )
+        assert summary["distillation"]["after"] < summary["distillation"]["before"]
+        weights[name] = load(tmp_path / name / "model.safetensors")
+    layers = [f"fc{k}.weight" for k in (1, 2, 3)]
+    signs = {name: torch.cat([found[layer].flatten() for layer in layers]).sign() for name, found in weights.items()}
+    assert torch.equal(signs["levels"], signs["still"])
+    assert not torch.equal(signs["levels"], signs["labels"])
+    assert not torch.equal(weights["levels"]["fc1.weight"], weights["still"]["fc1.weight"])
+
+
+def test_changed_images_are_those_that_are_not_held_out(quick):
+    settings = quick(samples=192, batch_size=64, held_out=0.34).resolved()
+    inputs = calibration(settings)
+    source = inputs.augmented(settings.held_out, settings.batch_size, settings.seed)
+    sums = torch.cat([batch.sum((1, 2, 3)) for batch in inputs.batches])
+    assert inputs.drawn is not None
+    seen = [source(step)[0][0] for step in range(4)]
+    assert [len(x) for x in seen] == [64] * 4
+    assert not torch.equal(seen[0], seen[2])  # the next pass: another order, other changes
+    again = inputs.augmented(settings.held_out, settings.batch_size, settings.seed)
+    assert torch.equal(again(3)[0][0], seen[3])
+    drawn = ImageBatches(inputs.data, inputs.drawn.head(128), 128, seed=0).fixed(0)[0]
+    torch.testing.assert_close(drawn.sum((1, 2, 3)), sums[:128])
 
 
 def test_stopping_within_distillation_keeps_the_layers(quick, tmp_path):

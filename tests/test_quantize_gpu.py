@@ -105,7 +105,7 @@ def test_a_network_on_a_gpu_is_quantized_packed_and_distilled(levels, tmp_path):
         errors.append([found.error for found in report.layers])
     assert errors[1] == pytest.approx(errors[0], rel=0.1)
     assert all(p.is_cuda for p in model.parameters())
-    done = distill(model, reference, as_batches([x.cuda() for x in inputs]), 40, label_rate=0.01)
+    done = distill(model, reference, as_batches([x.cuda() for x in inputs]), 40, reach=1.0)
     assert done.after <= done.before
     save(model, tmp_path / "model.safetensors")
     loaded = load(tmp_path / "model.safetensors", network().cuda())

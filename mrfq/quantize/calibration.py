@@ -17,8 +17,8 @@ from mrfq.quantize.sequence import held_out_batches
 from mrfq.quantize.settings import Settings
 from mrfq.user_functions import call_named
 
-#: how images may be changed without another meaning
-AUGMENTS = {"digits": Augment(shift=1), "mnist": Augment(shift=1), "cifar10": Augment(crop=2, flip=True)}
+#: how images may be changed without another meaning; of digits of 8 x 8 a pixel is too much
+AUGMENTS = {"digits": Augment(), "mnist": Augment(shift=1), "cifar10": Augment(crop=2, flip=True)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ RANGES: dict[str, Range] = {
     "threads": at_least(1),
     "distill": at_least(0),
     "distill_rate": POSITIVE,
-    "distill_label_rate": POSITIVE,
+    "distill_reach": POSITIVE,
     "seed": SEED,
 }
 

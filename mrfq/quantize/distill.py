@@ -1,7 +1,7 @@
 """Distillation: what a quantized network is made of, tuned so that its outputs come nearer to the float network's.
 
 No labels of the data are needed. Levels, codewords and what stayed float are always tuned; the labels of the weights
-are, too, if they get a rate. The gradient of a level is the sum over the weights that have its label (Stock et al.,
+are, too, if that is asked for. The gradient of a level is the sum over the weights that have its label (Stock et al.,
 "And the bit goes down", ICLR 2020, section 3.3, take the mean).
 """
 
@@ -53,7 +53,7 @@ def distill(
     steps: int,
     *,
     rate: float = 3e-3,
-    label_rate: float = 0.0,
+    reach: float = 0.0,
     held_out: float = 0.1,
     seed: int = 0,
     source: Source | None = None,
@@ -62,7 +62,7 @@ def distill(
     """Tune a quantized network in place towards the outputs of the float network.
 
     The label sets of weights with a grid (`RowGrid`, `VectorGrid`), biases, and the parameters of normalisation layers
-    are trained by Adam with a rate that falls along half a cosine; batch-norm statistics stay. With a `label_rate`
+    are trained by Adam with a rate that falls along half a cosine; batch-norm statistics stay. With a `reach`
     every weight also has a latent, which begins at the weight, follows the straight-through gradient, and decides the
     label: that of the nearest level. What did best on the batches held out is kept, rounded as it will be stored, if it
     does better than the start.
@@ -79,8 +79,9 @@ def distill(
         At least 1; each takes one batch, in an order drawn anew for every pass.
     rate : float
         Of Adam, for levels relative to the size of the weights of their row.
-    label_rate : float
-        Of Adam, for latents relative to the size of the weights of their row; 0 leaves all labels as they are.
+    reach : float
+        How far a latent can go in all steps together, relative to the size of the weights of its row, which decides the
+        rate of latents; 0 leaves all labels as they are, and 5 is a good value where they may change.
     held_out : float
         Part of the batches, the last ones, that choose what is kept; at least one if there are two, unless 0.
     seed : int
@@ -115,14 +116,14 @@ def distill(
     (True, True)
     """
     train, test = _divided(list(batches), held_out)
-    _check(steps, rate, label_rate)
-    parts = tunables(model, labels=label_rate > 0)
+    _check(steps, rate, reach)
+    parts = tunables(model, labels=reach > 0)
     with _evaluating(model, reference):
         wanted = [_outputs(reference(*args, **kwargs), kwargs) for args, kwargs in test]
         run = _Run(model, reference, parts, source or _in_passes(train, seed))
         before = run.error(test, wanted)
         best, kept, at = before, None, 0
-        optimizer = _optimizer(parts, rate, label_rate)
+        optimizer = _optimizer(parts, rate, 2 * reach / steps)  # half a cosine halves it on average
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for step in range(1, steps + 1):
             optimizer.zero_grad()
@@ -238,8 +239,8 @@ def _optimizer(parts: list[Tunable], rate: float, label_rate: float) -> torch.op
     return torch.optim.Adam(groups + ([{"params": latents, "lr": label_rate}] if latents else []))
 
 
-def _check(steps: int, rate: float, label_rate: float) -> None:
+def _check(steps: int, rate: float, reach: float) -> None:
     if not isinstance(steps, int) or steps < 1 or not 0 < rate < math.inf:
         raise InvalidParameterError(f"distillation: at least one step and a positive rate, got {steps!r} and {rate!r}")
-    if not 0 <= label_rate < math.inf:
-        raise InvalidParameterError(f"distillation: the rate of labels must be at least 0, got {label_rate!r}")
+    if not 0 <= reach < math.inf:
+        raise InvalidParameterError(f"distillation: the reach of latents must be at least 0, got {reach!r}")

@@ -164,7 +164,7 @@ def tuned(
         as_batches(inputs.batches),
         settings.distill,
         rate=settings.distill_rate,
-        label_rate=settings.distill_label_rate if settings.distill_labels else 0.0,
+        reach=settings.distill_reach if settings.distill_labels else 0.0,
         held_out=settings.held_out,
         seed=settings.seed,
         source=source,

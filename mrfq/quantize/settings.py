@@ -67,8 +67,8 @@ class Settings:
         Of Adam, at the start.
     distill_labels : bool
         Whether distillation also moves the labels of the weights.
-    distill_label_rate : float
-        Of Adam for that, at the start.
+    distill_reach : float
+        How far that can move a weight in all before it is rounded, relative to the size of the weights of its row.
     distill_augment : bool
         Whether distillation sees the images of a built-in data set shifted, and mirrored where that makes sense, in
         new batches in every pass.
@@ -128,7 +128,7 @@ class Settings:
     distill: int = 0
     distill_rate: float = 3e-3
     distill_labels: bool = False
-    distill_label_rate: float = 1e-2
+    distill_reach: float = 5.0
     distill_augment: bool = True
     samples: int = 1024
     batch_size: int = 64

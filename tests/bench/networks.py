@@ -90,7 +90,7 @@ def run(job: Job, data: str, device: str = "cpu") -> Found:
     """Quantize, and return what was found."""
     settings = dict(job.settings)
     network, draw, steps = settings.pop("network"), settings.pop("draw"), settings.pop("distill", 0)
-    own, label_rate = settings.pop("float", {}), settings.pop("label_rate", 0.0)
+    own, reach = settings.pop("float", {}), settings.pop("reach", 0.0)
     levels = (*own.items(), ("*", settings.pop("levels")))
     prepare, measure = (_minilm, _embeddings) if network == "minilm" else (_resnet, _accuracy)
     inputs = prepare(network, draw, data, device)
@@ -100,7 +100,7 @@ def run(job: Job, data: str, device: str = "cpu") -> Found:
     tuned: Found = {}
     if steps:
         given = as_batches(inputs.batches)
-        done = distill(model, inputs.model, given, steps, label_rate=label_rate, seed=draw, source=inputs.source)
+        done = distill(model, inputs.model, given, steps, reach=reach, seed=draw, source=inputs.source)
         tuned = {"distillation": [done.before, done.after, done.steps]}
     seconds = time.perf_counter() - began
     held_out = [layer.error_held_out for layer in report.layers]
