@@ -25,7 +25,7 @@ from mrfq.nn.images import ImageBatches, load_images
 from mrfq.nn.models import build
 from mrfq.nn.packed import load, save
 from mrfq.runs.evaluation import grade, in_order, subset
-from mrfq.toml_settings import to_toml
+from mrfq.runs.toml_settings import to_toml
 from mrfq.train import DivergedError, OutputError, Report, Settings, StoppedError, train
 from mrfq.train.checkpoint import KIND, VERSION
 from mrfq.train.config import make_settings, read_config

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-from mrfq import toml_settings
 from mrfq.errors import InvalidParameterError
+from mrfq.runs import toml_settings
 from mrfq.runs.settings import S
 
 

@@ -17,7 +17,7 @@ from mrfq.files import write_atomically
 from mrfq.runs.config import Configuration
 from mrfq.runs.errors import OutputError
 from mrfq.runs.settings import S
-from mrfq.toml_settings import to_toml
+from mrfq.runs.toml_settings import to_toml
 
 #: bytes; a summary is a page of text
 LARGEST_SUMMARY = 2**24
