@@ -29,9 +29,10 @@ from mrfq.quantize.console import ConsoleListener
 from mrfq.quantize.folder import Folder
 from mrfq.quantize.job import quantize_network
 from mrfq.quantize.reporting import Listener
-from mrfq.quantize.settings import Settings, differing
+from mrfq.quantize.settings import Settings
 from mrfq.quantize.weights import float_network
 from mrfq.runs.evaluation import grade, in_order
+from mrfq.runs.settings import differing
 from mrfq.train import OutputError, StoppedError, train
 from mrfq.train import Settings as TrainSettings
 

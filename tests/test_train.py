@@ -25,6 +25,7 @@ from mrfq.nn.images import ImageBatches, load_images
 from mrfq.nn.models import build
 from mrfq.nn.packed import load, save
 from mrfq.runs.evaluation import grade, in_order, subset
+from mrfq.runs.settings import differing
 from mrfq.runs.toml_settings import to_toml
 from mrfq.train import DivergedError, OutputError, Report, Settings, StoppedError, train
 from mrfq.train.checkpoint import KIND, VERSION
@@ -33,7 +34,6 @@ from mrfq.train.folder import Folder, digest_of
 from mrfq.train.history import COLUMNS
 from mrfq.train.optimizers import rate_at
 from mrfq.train.run import Run
-from mrfq.train.settings import differing
 
 QUICK = {"model": "lenet300", "dataset": "digits", "batch_size": 100, "device": "cpu", "threads": 1}
 #: what two runs of the same settings may differ in

@@ -8,8 +8,8 @@ Examples
 
 from __future__ import annotations
 
-from mrfq.quantize.settings import Settings, differing
+from mrfq.quantize.settings import Settings
 from mrfq.runs.config import Configuration
 
-CONFIGURATION = Configuration(Settings, differing, "quantization", ("model", "calibration"))
+CONFIGURATION = Configuration(Settings, "quantization", ("model", "calibration"))
 read_config, make_settings = CONFIGURATION.read, CONFIGURATION.make

@@ -5,19 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import ClassVar, Literal
 
 from mrfq.layerwise.spec import parse_levels
 from mrfq.nn.images import DATASETS
 from mrfq.quantize.checks import check_settings
 from mrfq.quantize.options import EVERY, Levels, Options
-from mrfq.runs.settings import chosen_device
+from mrfq.runs.settings import chosen_here
 
-#: settings that may change between the parts of an interrupted run: they decide nothing that is computed
-FREE = frozenset({"data", "memory"})
-PATHS = ("data", "weights")
 #: what the levels of a layer that is not quantized are called
 FLOAT = "float"
 
@@ -107,6 +102,9 @@ class Settings:
     >>> settings.levels, settings.quality, settings.samples
     ('ternary-codebook', 'balanced', 1024)
     """
+
+    FREE: ClassVar[frozenset[str]] = frozenset({"data", "memory"})
+    PATHS: ClassVar[tuple[str, ...]] = ("data", "weights")
 
     model: str
     calibration: str
@@ -198,39 +196,4 @@ class Settings:
         normalise = self.normalise
         if normalise is None and self.dataset is not None:
             normalise = "imagenet" if Path(self.weights or "").suffix == ".th" else "data"
-        paths = {name: getattr(self, name) for name in PATHS}
-        found: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in paths.items() if path is not None}
-        return dataclasses.replace(
-            self,
-            normalise=normalise,
-            device=chosen_device(self.device),
-            threads=self.threads or torch.get_num_threads(),
-            **found,
-        )
-
-    def moved(self, other: Settings) -> Settings:
-        """Return the settings with those in `FREE` taken from others."""
-        changes: dict[str, Any] = {name: getattr(other, name) for name in FREE if getattr(other, name) is not None}
-        return dataclasses.replace(self, **changes)
-
-
-def differing(given: Settings, saved: Settings) -> list[str]:
-    """Return the names of the settings that were given and are not those of a saved run.
-
-    What was left to a default, in either, is no difference; nor are the settings in `FREE`.
-
-    Examples
-    --------
-    >>> saved = Settings("lenet300", "digits", weights="a.th", device="cpu").resolved()
-    >>> differing(Settings("lenet300", "digits", weights="a.th", levels="binary"), saved)
-    ['levels']
-    """
-    found = []
-    for name in [f.name for f in dataclasses.fields(Settings) if f.name not in FREE]:
-        value, kept = getattr(given, name), getattr(saved, name)
-        if name in PATHS and value is not None:
-            value = str(Path(value).resolve())
-        left_open = value is None or (name == "device" and value == "auto")
-        if not left_open and value != kept:
-            found.append(name)
-    return found
+        return dataclasses.replace(self, normalise=normalise, **chosen_here(self))

@@ -7,13 +7,13 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import nn
 
 from mrfq.compare.export import environment
 from mrfq.quantize.folder import Folder
 from mrfq.quantize.report import LayerReport
 from mrfq.quantize.settings import Settings
+from mrfq.runs.settings import devices
 
 if TYPE_CHECKING:
     from mrfq.quantize.job import Result
@@ -113,9 +113,3 @@ def float_bytes(model: nn.Module) -> int:
     """Return what all numbers of a network take in float32, tied ones once, buffers included."""
     tensors = {id(value): value for value in model.state_dict(keep_vars=True).values()}.values()
     return sum(t.numel() * (FLOAT_BYTES if t.is_floating_point() else t.itemsize) for t in tensors)
-
-
-def devices(settings: Settings) -> dict[str, str]:
-    """Return the device that was used, and the threads on the CPU."""
-    name = torch.cuda.get_device_name(settings.device) if settings.device.startswith("cuda") else "CPU"
-    return {"device": f"{settings.device} ({name})", "threads": str(settings.threads)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -15,14 +15,12 @@ from mrfq.runs.settings import S
 
 @dataclass(frozen=True)
 class Configuration(Generic[S]):
-    """How the settings of a command are made, and compared.
+    """How the settings of a command are made.
 
     Parameters
     ----------
     settings : type
         Their class.
-    differing : callable
-        Names the settings that were given and are not those of a saved run.
     work : str
         What needs the settings, in a message.
     needed : tuple of str
@@ -30,7 +28,6 @@ class Configuration(Generic[S]):
     """
 
     settings: type[S]
-    differing: Callable[[S, S], list[str]]
     work: str
     needed: tuple[str, ...]
 

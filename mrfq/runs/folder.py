@@ -16,7 +16,7 @@ from mrfq.errors import FileFormatError, InvalidParameterError
 from mrfq.files import write_atomically
 from mrfq.runs.config import Configuration
 from mrfq.runs.errors import OutputError
-from mrfq.runs.settings import S
+from mrfq.runs.settings import S, differing, moved
 from mrfq.runs.toml_settings import to_toml
 
 #: bytes; a summary is a page of text
@@ -136,13 +136,13 @@ class RunFolder(ABC, Generic[S]):
     def _resumed(self, settings: S | None, saved: S) -> S:
         if settings is None:
             return saved.resolved()
-        if names := self.configuration.differing(settings, saved):
+        if names := differing(settings, saved):
             was = ", ".join(f"{name} = {getattr(saved, name)} (not {getattr(settings, name)})" for name in names)
             raise InvalidParameterError(
                 f"{self.path}: {self.words.resumed} has {was}; {self.words.reason}; leave them out, or begin in "
                 "another folder"
             )
-        return saved.moved(settings).resolved()
+        return moved(saved, settings).resolved()
 
     def open(self, settings: S) -> None:
         """Make the folder, remove what a killed process was writing, and write the resolved settings.

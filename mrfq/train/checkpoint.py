@@ -16,7 +16,7 @@ from mrfq.train.folder import Folder
 from mrfq.train.history import Progress
 from mrfq.train.optimizers import load_optimizer
 from mrfq.train.run import Run
-from mrfq.train.settings import FREE, Settings
+from mrfq.train.settings import Settings
 
 KIND, VERSION = "training-checkpoint", 1
 
@@ -85,7 +85,7 @@ def _reading(folder: Folder) -> Iterator[None]:
 
 def _check_origin(run: Run, saved: Settings, images: int, folder: Folder) -> None:
     """Raise `InvalidParameterError` about a checkpoint of other settings, or of other images."""
-    names = [f.name for f in dataclasses.fields(Settings) if f.name not in FREE]
+    names = [f.name for f in dataclasses.fields(Settings) if f.name not in Settings.FREE]
     changed = [name for name in names if getattr(saved, name) != getattr(run.settings, name)]
     if changed:
         was = ", ".join(f"{name} = {getattr(saved, name)}" for name in changed)

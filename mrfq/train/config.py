@@ -9,7 +9,7 @@ Examples
 from __future__ import annotations
 
 from mrfq.runs.config import Configuration
-from mrfq.train.settings import Settings, differing
+from mrfq.train.settings import Settings
 
-CONFIGURATION = Configuration(Settings, differing, "a training run", ("model", "dataset"))
+CONFIGURATION = Configuration(Settings, "a training run", ("model", "dataset"))
 read_config, make_settings = CONFIGURATION.read, CONFIGURATION.make

@@ -5,19 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import torch
 from torch import nn
 
-from mrfq.runs.settings import chosen_device
+from mrfq.runs.settings import chosen_here
 from mrfq.train import defaults
 from mrfq.train.checks import check_settings
 from mrfq.train.defaults import default_rate
-
-#: settings that may change between the parts of an interrupted run: they decide nothing that is computed
-FREE = frozenset({"data", "checkpoint_every"})
-PATHS = ("data", "init", "float_summary")
 
 
 @dataclass(frozen=True)
@@ -107,6 +102,9 @@ class Settings:
     ('binary', None)
     """
 
+    FREE: ClassVar[frozenset[str]] = frozenset({"data", "checkpoint_every"})
+    PATHS: ClassVar[tuple[str, ...]] = ("data", "init", "float_summary")
+
     model: str
     dataset: str
     data: str | None = None
@@ -185,41 +183,10 @@ class Settings:
             found["weight_decay"] = defaults.default_weight_decay(self.method, optimizer)
         if self.normalise is None:
             found["normalise"] = "imagenet" if Path(self.init or "").suffix == ".th" else "data"
-        paths = {name: getattr(self, name) for name in PATHS}
-        found |= {name: str(Path(path).resolve()) for name, path in paths.items() if path is not None}
-        return dataclasses.replace(
-            self, device=chosen_device(self.device), threads=self.threads or torch.get_num_threads(), **found
-        )
+        return dataclasses.replace(self, **found, **chosen_here(self))
 
     def for_model(self, model: nn.Module) -> Settings:
         """Return the settings with the logit scale that a network needs."""
         if self.logit_scale is not None:
             return self
         return dataclasses.replace(self, logit_scale=defaults.default_logit_scale(model))
-
-    def moved(self, other: Settings) -> Settings:
-        """Return the settings with those in `FREE` taken from others."""
-        changes = {name: getattr(other, name) for name in FREE if getattr(other, name) is not None}
-        return dataclasses.replace(self, **changes)
-
-
-def differing(given: Settings, saved: Settings) -> list[str]:
-    """Return the names of the settings that were given and are not those of a saved run.
-
-    What was left to a default, in either, is no difference; nor are the settings in `FREE`.
-
-    Examples
-    --------
-    >>> saved = Settings("lenet300", "digits", epochs=3, device="cpu").resolved()
-    >>> differing(Settings("lenet300", "digits", epochs=4, batch_size=128), saved)
-    ['epochs']
-    """
-    found = []
-    for field in dataclasses.fields(Settings):
-        value, kept = getattr(given, field.name), getattr(saved, field.name)
-        if field.name in PATHS and value is not None:
-            value = str(Path(value).resolve())
-        left_open = value is None or (field.name == "device" and value == "auto")
-        if field.name not in FREE and not left_open and value != kept:
-            found.append(field.name)
-    return found

@@ -6,14 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mrfq.commands.inspect_packed import packed_facts
 from mrfq.compare.conform import conforms
 from mrfq.compare.export import environment
 from mrfq.errors import FileFormatError
 from mrfq.runs.evaluation import Grade
 from mrfq.runs.folder import read_summary
+from mrfq.runs.settings import devices
 from mrfq.train.folder import Folder
 from mrfq.train.run import Run
 from mrfq.train.settings import Settings
@@ -84,9 +83,3 @@ def float_test_accuracy(settings: Settings) -> float | None:
     if not conforms(accuracy, float | None):
         raise FileFormatError(str(path), "float_test_accuracy", repr(accuracy), "an accuracy in percent, or null")
     return accuracy
-
-
-def devices(settings: Settings) -> dict[str, str]:
-    """Return the device that trained, and the threads on the CPU."""
-    name = torch.cuda.get_device_name(settings.device) if settings.device.startswith("cuda") else "CPU"
-    return {"device": f"{settings.device} ({name})", "threads": str(settings.threads)}
