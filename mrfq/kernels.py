@@ -1,4 +1,4 @@
-"""The decorators of every numba kernel: compiled once, cached on disk, IEEE infinities respected; and their threads."""
+"""The decorators of every numba kernel: compiled once, cached on disk, IEEE infinities respected; and the threads."""
 
 from __future__ import annotations
 
@@ -29,6 +29,24 @@ def parallel_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     compiled: Callable[..., Any] = numba.njit(cache=True, fastmath=FAST, parallel=True)(function)
     return compiled
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch compute on so many threads for a while; None leaves the number as it is.
+
+    Examples
+    --------
+    >>> with torch_threads(1):
+    ...     torch.get_num_threads()
+    1
+    """
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

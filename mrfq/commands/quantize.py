@@ -7,26 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
+from mrfq.commands.run_options import Data, Device, Model, Seed, Settings
+
 Switch = bool | None
 
 
 def quantize(
     *,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="lenet300, lenet5, vgg16, resnet18, resnet20, resnet32, resnet44, resnet56 or package.module:factory.",
-        ),
-    ] = None,
+    model: Model = None,
     weights: Annotated[
         Path | None, typer.Option("--weights", "-w", help="The float weights: .th, .pt, .pth, .bin or .safetensors.")
     ] = None,
     calibration: Annotated[
         str | None, typer.Option(help="Inputs: digits, mnist, cifar10 or package.module:function.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the images; the digits need none.")] = None,
+    data: Data = None,
     levels: Annotated[
         str | None,
         typer.Option(
@@ -69,18 +64,16 @@ def quantize(
     test: Annotated[
         Switch, typer.Option("--test/--no-test", help="Look at the test images, at the end.  [default: yes]")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.  [default: 0]")] = None,
+    seed: Seed = None,
     align: Annotated[
         Switch, typer.Option("--align/--no-align", help="Pack labels so that none crosses a byte.  [default: no]")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1...  [default: auto]")] = None,
+    device: Device = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path("quantized"),
     config: Annotated[
         Path | None, typer.Option(help="Settings in a TOML file, such as an earlier config.toml; options come first.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting, key=value; repeatable.")
-    ] = None,
+    settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the layers that are done.")] = False,
 ) -> None:
     """Quantize a trained network without training it, from a few inputs to a packed file and a report.

@@ -7,33 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
+from mrfq.commands.run_options import Data, Device, Model, Seed, Settings
+
 
 def train(
     *,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="lenet300, lenet5, vgg16, resnet18, resnet20, resnet32, resnet44, resnet56 or package.module:factory.",
-        ),
-    ] = None,
+    model: Model = None,
     dataset: Annotated[str | None, typer.Option(help="digits, mnist or cifar10.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the images; the digits need none.")] = None,
+    data: Data = None,
     method: Annotated[
         str | None, typer.Option(help="A method of quantization, or float for none.  [default: pmf]")
     ] = None,
     levels: Annotated[str | None, typer.Option(help="binary, ternary, 2bit, 3bit...  [default: binary]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.  [default: 0]")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1...  [default: auto]")] = None,
+    seed: Seed = None,
+    device: Device = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path("train"),
     config: Annotated[
         Path | None, typer.Option(help="Settings in a TOML file, config.toml of a run say; options come first.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting, key=value; repeatable.")
-    ] = None,
+    settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
 ) -> None:
     """Train a network to discrete weights, from images to a packed file.

@@ -11,6 +11,7 @@ from mrfq.compare.kinds import Instance, instance
 from mrfq.compare.records import FAILED, SKIPPED, Record
 from mrfq.compare.suite import Cell
 from mrfq.generators import chain, potts_grid, spin_glass
+from mrfq.kernels import torch_threads
 from mrfq.oracle import UNLIMITED
 from mrfq.problem import mismatch
 from mrfq.solution import Solution
@@ -23,15 +24,12 @@ WARM: set[str] = set()
 
 def run_cell(cell: Cell) -> Record:
     """Return the record of a cell; whatever a problem or a solver raises becomes its status."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums depend on the number of threads, results must not depend on --jobs
-    try:
-        return _run(cell)
-    except Exception as error:
-        message = str(error).strip().splitlines()
-        return Record(": ".join([FAILED, type(error).__name__, *message[:1]]))
-    finally:
-        torch.set_num_threads(threads)
+    with torch_threads(1):  # sums depend on the number of threads, results must not depend on --jobs
+        try:
+            return _run(cell)
+        except Exception as error:
+            message = str(error).strip().splitlines()
+            return Record(": ".join([FAILED, type(error).__name__, *message[:1]]))
 
 
 def _run(cell: Cell) -> Record:

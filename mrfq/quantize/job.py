@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +11,7 @@ import torch
 from torch import nn
 
 from mrfq.errors import MrfqError
-from mrfq.files import write_atomically
+from mrfq.kernels import torch_threads
 from mrfq.nn.models.layers import seeded
 from mrfq.nn.packed import load, save
 from mrfq.quantize.calibration import Calibration, calibration
@@ -28,6 +26,7 @@ from mrfq.quantize.summary import Accuracies, summarise
 from mrfq.quantize.weights import float_network
 from mrfq.runs.errors import StoppedError
 from mrfq.runs.evaluation import grade, in_order
+from mrfq.runs.folder import write_summary
 from mrfq.study.export import plain
 
 
@@ -88,7 +87,7 @@ def quantize_network(
     chosen = folder.begin(settings, resume)
     if (summary := folder.finished()) is not None:
         return summary
-    with reproducible(chosen):
+    with seeded(chosen.seed), torch_threads(chosen.threads):  # the user's functions may draw, too
         inputs = calibration(chosen)
         original = float_network(chosen, inputs)
         model = copy.deepcopy(original)
@@ -115,18 +114,6 @@ def quantize_layers(
     except BaseException:
         folder.withdraw()
         raise
-
-
-@contextmanager
-def reproducible(settings: Settings) -> Iterator[None]:
-    """Seed torch's own generators, which the user's functions may draw from, and choose threads; for a while."""
-    threads = torch.get_num_threads()
-    with seeded(settings.seed):
-        try:
-            torch.set_num_threads(settings.threads or threads)
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 def watch(folder: Folder, listener: Listener) -> Callable[[Progress | str], None]:
@@ -189,7 +176,7 @@ def finish(
     summary: dict[str, Any] = plain(summarise(settings, folder, result, accuracies))
     with folder.writing():
         write_page(summary, result.model, result.original, folder)
-        write_atomically(folder.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        write_summary(summary, folder.summary)
     folder.close()
     return summary
 

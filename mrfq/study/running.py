@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Protocol
 
-import torch
-
+from mrfq.kernels import torch_threads
 from mrfq.study.annealing import ANNEALED, compare_schedules, compared_schedules
 from mrfq.study.basins import find_basins
 from mrfq.study.bistability import bistability
@@ -65,7 +63,7 @@ def run_study(study: Study, watcher: Watcher | None = None) -> Results:
     results = Results(study, Reference(math.nan, exact=False, source="no run has finished"))
     exact: Reference | None = None
     try:
-        with one_thread():
+        with torch_threads(1):  # tensors are small, and sums do not depend on the number of cores
             exact = exact_reference(study.problem)
             for section in study.sections:
                 reason = why_not(study, section)
@@ -78,17 +76,6 @@ def run_study(study: Study, watcher: Watcher | None = None) -> Results:
     results.reference = exact or best_known(results.runs)
     _fit_rates(results)
     return results
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: tensors are small, and sums do not depend on the number of cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def why_not(study: Study, section: str) -> str | None:

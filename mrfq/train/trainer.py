@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mrfq.kernels import torch_threads
 from mrfq.nn.packed import save
 from mrfq.runs.errors import StoppedError
 from mrfq.train.checkpoint import restore_run, save_run
@@ -87,18 +88,16 @@ def train(
 @contextmanager
 def reproducible(settings: Settings) -> Iterator[None]:
     """Seed torch's own generators, and choose threads and deterministic kernels; all of it is undone afterwards."""
-    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    cudnn = torch.backends.cudnn
     flags = cudnn.deterministic, cudnn.benchmark
     device = torch.device(settings.device)
     devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(devices), torch_threads(settings.threads):
         torch.manual_seed(settings.seed)
         try:
-            torch.set_num_threads(settings.threads or threads)
             cudnn.deterministic, cudnn.benchmark = True, False
             yield
         finally:
-            torch.set_num_threads(threads)
             cudnn.deterministic, cudnn.benchmark = flags
 
 
