@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from mrfq.errors import MrfqError
+from mrfq.files import write_atomically
 from mrfq.kernels import torch_threads
 from mrfq.nn.models.layers import seeded
 from mrfq.nn.packed import load, save
@@ -26,7 +28,6 @@ from mrfq.quantize.summary import Accuracies, summarise
 from mrfq.quantize.weights import float_network
 from mrfq.runs.errors import StoppedError
 from mrfq.runs.evaluation import grade, in_order
-from mrfq.runs.folder import write_summary
 from mrfq.study.export import plain
 
 
@@ -176,7 +177,7 @@ def finish(
     summary: dict[str, Any] = plain(summarise(settings, folder, result, accuracies))
     with folder.writing():
         write_page(summary, result.model, result.original, folder)
-        write_summary(summary, folder.summary)
+        write_atomically(folder.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
     folder.close()
     return summary
 

@@ -190,11 +190,6 @@ class RunFolder(ABC, Generic[S]):
             raise OutputError(text) from error
 
 
-def write_summary(summary: dict[str, Any], path: Path) -> None:
-    """Write the summary of a run."""
-    write_atomically(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
-
-
 def read_summary(path: Path) -> dict[str, Any]:
     """Return the summary of a run.
 

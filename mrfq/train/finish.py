@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from mrfq.files import write_atomically
 from mrfq.nn.batch_norm import reestimate
 from mrfq.nn.packed import load, save
 from mrfq.runs.evaluation import in_order
-from mrfq.runs.folder import write_summary
 from mrfq.study.export import plain
 from mrfq.train.folder import Folder
 from mrfq.train.layers import layers
@@ -39,6 +40,6 @@ def finish(run: Run, folder: Folder, report: Report) -> dict[str, Any]:
     summary = plain(summarise(run, folder, validation, test, step_overhead(run)))
     with folder.writing():
         write_page(summary, layers(run.model), run.progress.rows, folder)
-        write_summary(summary, folder.summary)
+        write_atomically(folder.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
     found: dict[str, Any] = summary
     return found
