@@ -10,7 +10,7 @@ from mrfq.errors import InvalidParameterError, InvalidProblemError
 from mrfq.nn.grids import grid_of
 from mrfq.nn.packed import load, save
 from mrfq.quantize.distill import distill
-from mrfq.quantize.pipeline import as_batches, quantize
+from mrfq.quantize.pipeline import quantize
 from mrfq.quantize.tunable import Tunable, TunableBlocks, TunableRows, tunables
 
 LEVELS = ["binary", "ternary-symmetric", "2bit-codebook", "3bit-uniform", "2bit-g8", "2bit-pow2-f32", "vector-4x8"]
@@ -23,14 +23,14 @@ def network():
 
 def batches(count=8, size=64):
     generator = torch.Generator().manual_seed(1)
-    return as_batches([torch.randn(size, 8, generator=generator) for _ in range(count)])
+    return [torch.randn(size, 8, generator=generator) for _ in range(count)]
 
 
 def quantized(levels="binary", quality="gptq"):
     """Return a quantized network and the float one."""
     reference = network()
     model = copy.deepcopy(reference)
-    quantize(model, [args[0] for args, _ in batches()], levels=levels, quality=quality)
+    quantize(model, batches(), levels=levels, quality=quality)
     return model, reference
 
 
@@ -41,8 +41,8 @@ def labels_of(model):
 @torch.no_grad()
 def error(model, reference, given):
     """Return the squared error of the outputs over their variance."""
-    wanted = [reference(*args) for args, _ in given]
-    squares = sum(float((model(*args) - w).square().sum()) for (args, _), w in zip(given, wanted, strict=True))
+    wanted = [reference(x) for x in given]
+    squares = sum(float((model(x) - w).square().sum()) for x, w in zip(given, wanted, strict=True))
     return squares / sum(float((w - w.mean(0)).square().sum()) for w in wanted)
 
 
@@ -90,7 +90,7 @@ def test_moving_labels_finds_what_levels_alone_cannot():
         wrong.labels = 1 - wrong.labels
         wrong.write()
         assert bool((model.weight.sign() == -reference.weight).all())
-        given = as_batches([torch.randn(64, 16) for _ in range(8)])
+        given = [torch.randn(64, 16) for _ in range(8)]
         distill(model, reference, given, 200, reach=reach)
         found.append(float((model.weight.sign() == reference.weight).double().mean()))
     assert found[0] < 0.1
@@ -158,7 +158,7 @@ def test_batches_can_come_from_elsewhere():
 
     def source(step):
         asked.append(step)
-        return (torch.randn(32, 8, generator=generator),), {}
+        return torch.randn(32, 8, generator=generator)
 
     done = distill(model, reference, batches(), 30, source=source)
     assert asked == list(range(30))
@@ -199,7 +199,7 @@ def test_positions_that_are_masked_do_not_count():
         given = [{"x": torch.where(mask[..., None].bool(), x, filling), "attention_mask": mask} for x in inputs]
         model = copy.deepcopy(reference)
         quantize(model, given, levels="binary")
-        distill(model, reference, as_batches(given), 10)
+        distill(model, reference, given, 10)
         found.append(model.layer.weight.clone())
     torch.testing.assert_close(found[0], found[1])
 
@@ -214,12 +214,14 @@ def test_positions_that_are_masked_do_not_count():
         ({"reach": -0.1}, "reach of latents must be at least 0"),
         ({"reach": float("inf")}, "reach of latents must be at least 0"),
         ({"held_out": 1.0}, "held_out must be from 0 to below 1"),
-        ({"batches": []}, "there are no batches"),
+        ({"calibration": []}, "calibration has no batches"),
+        ({"calibration": torch.ones(3, 8)}, "a single batch goes into a list"),
+        ({"source": lambda step: "x"}, "batch 0 is a str"),
     ],
 )
 def test_mistakes_are_explained(settings, words):
     model, reference = quantized()
-    given = {"batches": batches(), "steps": 5, **settings}
+    given = {"calibration": batches(), "steps": 5, **settings}
     with pytest.raises(InvalidParameterError, match=words):
         distill(model, reference, **given)
 

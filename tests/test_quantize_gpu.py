@@ -15,7 +15,7 @@ from mrfq.problems import layer_sweeps
 from mrfq.problems.layer_solve import gptq
 from mrfq.problems.layer_sweeps import Columns, Sweep
 from mrfq.quantize.distill import distill
-from mrfq.quantize.pipeline import as_batches, quantize
+from mrfq.quantize.pipeline import quantize
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -105,7 +105,7 @@ def test_a_network_on_a_gpu_is_quantized_packed_and_distilled(levels, tmp_path):
         errors.append([found.error for found in report.layers])
     assert errors[1] == pytest.approx(errors[0], rel=0.1)
     assert all(p.is_cuda for p in model.parameters())
-    done = distill(model, reference, as_batches([x.cuda() for x in inputs]), 40, reach=1.0)
+    done = distill(model, reference, inputs, 40, reach=1.0)
     assert done.after <= done.before
     save(model, tmp_path / "model.safetensors")
     loaded = load(tmp_path / "model.safetensors", network().cuda())

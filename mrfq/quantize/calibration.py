@@ -12,7 +12,6 @@ from torch import Tensor
 from mrfq.errors import InvalidParameterError
 from mrfq.nn.data import to_device
 from mrfq.nn.images import IMAGENET, Augment, ImageBatches, ImageData, Split, load_images
-from mrfq.quantize.plan import Batch
 from mrfq.quantize.sequence import held_out_batches
 from mrfq.quantize.settings import Settings
 from mrfq.user_functions import call_named
@@ -42,7 +41,7 @@ class Calibration:
     data: ImageData | None = None
     drawn: Split | None = None
 
-    def augmented(self, held_out: float, batch_size: int, seed: int) -> Callable[[int], Batch] | None:
+    def augmented(self, held_out: float, batch_size: int, seed: int) -> Callable[[int], Tensor] | None:
         """Return what gives batches of changed images without end, by number; None for other inputs than images.
 
         The images of the batches that distillation holds out, the last ones, are not among them.
@@ -52,7 +51,7 @@ class Calibration:
         kept = self.batches[: len(self.batches) - held_out_batches(held_out, len(self.batches))]
         images = self.drawn.head(sum(len(batch) for batch in kept))
         batches = ImageBatches(self.data, images, batch_size, seed=seed, augment=AUGMENTS[self.data.name])
-        return lambda step: ((batches.shuffled(step)[0],), {})
+        return lambda step: batches.shuffled(step)[0]
 
 
 def calibration(settings: Settings) -> Calibration:

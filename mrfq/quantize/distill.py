@@ -18,14 +18,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mrfq.errors import InvalidParameterError, InvalidProblemError
+from mrfq.nn.data import to_device
+from mrfq.quantize.batches import as_batch, as_batches
 from mrfq.quantize.plan import Batch
 from mrfq.quantize.sequence import held_out_batches
 from mrfq.quantize.tunable import Tunable, tunables
 
 #: how many times the network is measured on the batches that are held out
 CHECKS = 20
-#: the batch of a step, which counts from 0
-Source = Callable[[int], Batch]
+#: gives the batch of a step, which counts from 0
+Source = Callable[[int], Any]
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Distillation:
 def distill(
     model: nn.Module,
     reference: nn.Module,
-    batches: Iterable[Batch],
+    calibration: Iterable[Any],
     steps: int,
     *,
     rate: float = 3e-3,
@@ -70,11 +72,11 @@ def distill(
     Parameters
     ----------
     model : nn.Module
-        Quantized; on the device of the batches.
+        Quantized, on any device.
     reference : nn.Module
-        The float network.
-    batches : iterable of (args, kwargs)
-        Inputs. Positions that `attention_mask` rules out do not count.
+        The float network, on the same device.
+    calibration : iterable of batches
+        Inputs, as `quantize` takes them. Positions that `attention_mask` rules out do not count.
     steps : int
         At least 1; each takes one batch, in an order drawn anew for every pass.
     rate : float
@@ -106,21 +108,22 @@ def distill(
     Examples
     --------
     >>> import copy
-    >>> from mrfq.quantize.pipeline import as_batches, quantize
+    >>> from mrfq.quantize.pipeline import quantize
     >>> generator = torch.Generator().manual_seed(0)
     >>> reference = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 4))
     >>> model, batches = copy.deepcopy(reference), [torch.randn(64, 8, generator=generator) for _ in range(8)]
     >>> report = quantize(model, batches, levels="binary")
-    >>> done = distill(model, reference, as_batches(batches), 100)
+    >>> done = distill(model, reference, batches, 100)
     >>> done.after < done.before, len(model[0].weight[0].unique()) <= 2
     (True, True)
     """
-    train, test = _divided(list(batches), held_out)
+    device = next(model.parameters()).device
+    train, test = _divided([to_device(batch, device) for batch in as_batches(calibration)], held_out)
     _check(steps, rate, reach)
     parts = tunables(model, labels=reach > 0)
     with _evaluating(model, reference):
         wanted = [_outputs(reference(*args, **kwargs), kwargs) for args, kwargs in test]
-        run = _Run(model, reference, parts, source or _in_passes(train, seed))
+        run = _Run(model, reference, parts, _on_device(source, device) if source else _in_passes(train, seed))
         before = run.error(test, wanted)
         best, kept, at = before, None, 0
         optimizer = _optimizer(parts, rate, 2 * reach / steps)  # half a cosine halves it on average
@@ -146,7 +149,9 @@ def distill(
 class _Run:
     """Both networks, what is trained, and where the batches come from."""
 
-    def __init__(self, model: nn.Module, reference: nn.Module, parts: list[Tunable], source: Source) -> None:
+    def __init__(
+        self, model: nn.Module, reference: nn.Module, parts: list[Tunable], source: Callable[[int], Batch]
+    ) -> None:
         self.model, self.reference, self.parts, self.source = model, reference, parts, source
 
     def backward(self, step: int) -> None:
@@ -173,7 +178,12 @@ class _Run:
         return _outputs(functional_call(self.model, values, batch[0], batch[1]), batch[1])
 
 
-def _in_passes(batches: list[Batch], seed: int) -> Source:
+def _on_device(source: Source, device: torch.device) -> Callable[[int], Batch]:
+    """Return what gives the batches of a source as arguments of a network on a device."""
+    return lambda step: to_device(as_batch(step, source(step)), device)
+
+
+def _in_passes(batches: list[Batch], seed: int) -> Callable[[int], Batch]:
     """Return what gives one batch after another, in an order drawn anew for every pass."""
     generator, order = torch.Generator().manual_seed(seed), list[int]()
 
@@ -225,8 +235,6 @@ def _evaluating(*networks: nn.Module) -> Iterator[None]:
 
 def _divided(batches: list[Batch], held_out: float) -> tuple[list[Batch], list[Batch]]:
     """Return the batches to train on and those to choose by."""
-    if not batches:
-        raise InvalidParameterError("distillation: there are no batches")
     if not 0 <= held_out < 1:
         raise InvalidParameterError(f"distillation: held_out must be from 0 to below 1, got {held_out}")
     count = held_out_batches(held_out, len(batches))

@@ -20,7 +20,7 @@ from mrfq.quantize.calibration import Calibration, calibration
 from mrfq.quantize.distill import Distillation, distill
 from mrfq.quantize.folder import Folder
 from mrfq.quantize.page import write_page
-from mrfq.quantize.pipeline import as_batches, quantize
+from mrfq.quantize.pipeline import quantize
 from mrfq.quantize.report import Progress, Report
 from mrfq.quantize.reporting import Listener
 from mrfq.quantize.settings import Settings
@@ -149,7 +149,7 @@ def tuned(
     return distill(
         model,
         original,
-        as_batches(inputs.batches),
+        inputs.batches,
         settings.distill,
         rate=settings.distill_rate,
         reach=settings.distill_reach if settings.distill_labels else 0.0,

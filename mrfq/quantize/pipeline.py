@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mrfq.errors import InvalidParameterError, UnknownNameError
+from mrfq.errors import UnknownNameError
+from mrfq.quantize.batches import as_batches
 from mrfq.quantize.guard import cuda_devices, prepared, transaction
 from mrfq.quantize.layers import find_layers
 from mrfq.quantize.options import Options
-from mrfq.quantize.plan import Batch
 from mrfq.quantize.report import Report
 from mrfq.quantize.solving import recipe_of
 from mrfq.quantize.work import Callback, Work
@@ -99,46 +99,9 @@ def quantize(
             return work.finish()
 
 
-def as_batches(calibration: Iterable[Any]) -> list[Batch]:
-    """Return batches as positional and keyword arguments.
-
-    Raises
-    ------
-    InvalidParameterError
-        No batches, or something that is none.
-
-    Examples
-    --------
-    >>> as_batches([torch.ones(1), {"x": torch.zeros(1)}])
-    [((tensor([1.]),), {}), ((), {'x': tensor([0.])})]
-    """
-    if isinstance(calibration, Tensor | Mapping | str) or not isinstance(calibration, Iterable):
-        raise InvalidParameterError(
-            f"calibration must be a list of batches, or another iterable, not a {type(calibration).__name__}; a single "
-            "batch goes into a list"
-        )
-    batches = [_batch(number, batch) for number, batch in enumerate(calibration, 1)]
-    if not batches:
-        raise InvalidParameterError("calibration has no batches; at least one is needed")
-    return batches
-
-
 def _options(options: Options | None, settings: dict[str, Any]) -> Options:
     known = [f.name for f in dataclasses.fields(Options)]
     for name in settings:
         if name not in known:
             raise UnknownNameError("option", name, known, "quantize")
     return dataclasses.replace(options or Options(), **settings)
-
-
-def _batch(number: int, batch: Any) -> Batch:
-    if isinstance(batch, Tensor):
-        return (batch,), {}
-    if isinstance(batch, Mapping):
-        return (), dict(batch)
-    if isinstance(batch, tuple | list):
-        return tuple(batch), {}
-    raise InvalidParameterError(
-        f"calibration batch {number} is a {type(batch).__name__}; give a tensor, a tuple of positional arguments or a "
-        "dictionary of keyword arguments"
-    )

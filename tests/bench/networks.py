@@ -36,7 +36,7 @@ from mrfq.nn.models import build, load_pretrained
 from mrfq.quantize.calibration import Calibration
 from mrfq.quantize.distill import Source, distill
 from mrfq.quantize.options import Options
-from mrfq.quantize.pipeline import as_batches, quantize
+from mrfq.quantize.pipeline import quantize
 from mrfq.runs.evaluation import grade, in_order
 
 SUITES, RESULTS = Path(__file__).with_suffix(".toml"), Path(__file__).with_suffix(".json")
@@ -99,8 +99,7 @@ def run(job: Job, data: str, device: str = "cpu") -> Found:
     report = quantize(model, inputs.batches, options=options)
     tuned: Found = {}
     if steps:
-        given = as_batches(inputs.batches)
-        done = distill(model, inputs.model, given, steps, reach=reach, seed=draw, source=inputs.source)
+        done = distill(model, inputs.model, inputs.batches, steps, reach=reach, seed=draw, source=inputs.source)
         tuned = {"distillation": [done.before, done.after, done.steps]}
     seconds = time.perf_counter() - began
     held_out = [layer.error_held_out for layer in report.layers]
