@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -36,6 +35,7 @@ from layers_tables import Results, report
 from page import insert_between
 from peers_layers import PEERS
 
+from mrfq.compare.export import environment
 from mrfq.files import write_atomically
 
 
@@ -120,7 +120,7 @@ def run(source: Source, file: File, options: argparse.Namespace) -> None:
 
 def machine() -> str:
     """Return what the figures depend on."""
-    return f"{platform.machine()}, torch {torch.__version__}, numba {numba.__version__}"
+    return f"{environment()['cpu']}, torch {torch.__version__}, numba {numba.__version__}"
 
 
 def speed(options: argparse.Namespace) -> str:

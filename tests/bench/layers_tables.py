@@ -58,17 +58,17 @@ class Results:
         return [own[key] / baseline[key] for own, baseline in pairs if own and baseline and baseline[key] > 0]
 
     def time(self, size: str, recipe: str) -> float | None:
-        """Return CPU time relative to GPTQ's, each a mean over label sets, over all layers that both have."""
+        """Return CPU time relative to GPTQ's on the same machine, each a mean over label sets, over layers of both."""
         own, base = self._seconds(size, recipe), self._seconds(size, BASELINE)
         both = own.keys() & base.keys()
-        return sum(own[layer] for layer in both) / sum(base[layer] for layer in both) if both else None
+        return sum(own[where] for where in both) / sum(base[where] for where in both) if both else None
 
-    def _seconds(self, size: str, recipe: str) -> dict[str, float]:
-        found: dict[str, list[float]] = {}
+    def _seconds(self, size: str, recipe: str) -> dict[tuple[str, str], float]:
+        found: dict[tuple[str, str], list[float]] = {}
         for row in self.rows:
             if (row["size"], row["recipe"]) == (size, recipe):
-                found.setdefault(row["layer"], []).append(row["seconds"])
-        return {layer: statistics.mean(seconds) for layer, seconds in found.items()}
+                found.setdefault((row["layer"], row.get("machine", "")), []).append(row["seconds"])
+        return {where: statistics.mean(seconds) for where, seconds in found.items()}
 
 
 def markdown(head: list[str], rows: Iterable[list[str]]) -> str:

@@ -29,6 +29,7 @@ import torch
 from page import insert_between
 from torch import nn
 
+from mrfq.compare.export import environment
 from mrfq.files import write_atomically
 from mrfq.nn.data import to_device
 from mrfq.nn.images import IMAGENET, ImageBatches, ImageData, load_images
@@ -115,7 +116,7 @@ def run(job: Job, data: str, device: str = "cpu") -> Found:
 
 def machine(device: str) -> str:
     """Return what the times depend on."""
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else "cpu"
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else environment()["cpu"]
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
