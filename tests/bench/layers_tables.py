@@ -8,6 +8,8 @@ from typing import Any
 
 Row = dict[str, Any]
 BASELINE = "gptq"
+#: the rows of a table, before those of other packages
+ORDER = ("gptq", "nearest", "icm", "fast", "balanced", "mean-field", "best")
 #: (recipe, label set, most that the mean of the ratios on held-out inputs may be)
 TARGETS = (("mean-field", "same", 0.88), ("best", "codebook", 0.82))
 #: recipes that must be no worse than GPTQ on any layer
@@ -24,7 +26,8 @@ class Results:
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = list(rows)
         self._at = {(row["layer"], row["levels"], row["recipe"]): row for row in self.rows}
-        self.recipes = list(dict.fromkeys(row["recipe"] for row in self.rows))
+        found = dict.fromkeys(row["recipe"] for row in self.rows)
+        self.recipes = [*(name for name in ORDER if name in found), *(name for name in found if name not in ORDER)]
         self.sizes = list(dict.fromkeys(row["size"] for row in self.rows))
 
     def layers(self, size: str) -> list[str]:
@@ -95,7 +98,9 @@ def recipe_table(results: Results) -> str:
             if any(held_out for _, held_out in pairs):
                 time = results.time(size, recipe)
                 texts = [cell(*pair) for pair in pairs]
-                rows.append([size, recipe, *texts, "" if time is None else f"{time:.1f}"])
+                measured, all_of = len(pairs[2][1]), len(results.layers(size))
+                name = recipe if measured == all_of else f"{recipe} ({measured} layers)"
+                rows.append([size, name, *texts, "" if time is None else f"{time:.1f}"])
     head = ["labels", "recipe", "GPTQ's best label set", "codebook", "each one's best label set", "CPU time"]
     return markdown(head, rows)
 
