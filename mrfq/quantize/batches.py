@@ -21,6 +21,7 @@ def as_batches(calibration: Iterable[Any]) -> list[Batch]:
 
     Examples
     --------
+    >>> import torch
     >>> as_batches([torch.ones(1), {"x": torch.zeros(1)}])
     [((tensor([1.]),), {}), ((), {'x': tensor([0.])})]
     """
