@@ -11,7 +11,7 @@ def markers(name: str) -> tuple[str, str]:
 
 
 def insert_between(page: Path, text: str, name: str) -> None:
-    """Put tables between the markers of a page.
+    """Put tables between the markers of a page; a number and its spread stay on one line.
 
     Raises
     ------
@@ -23,4 +23,5 @@ def insert_between(page: Path, text: str, name: str) -> None:
     _, end, tail = rest.partition(last)
     if not begin or not end:
         raise SystemExit(f"{page} needs a line {first} and after it a line {last}")
-    page.write_text(f"{head}{first}\n\n{text}\n\n{last}{tail}")
+    unbroken = text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    page.write_text(f"{head}{first}\n\n{unbroken}\n\n{last}{tail}")
