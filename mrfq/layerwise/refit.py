@@ -15,7 +15,7 @@ from torch import Tensor
 from mrfq.errors import InvalidProblemError
 from mrfq.layerwise.refit_equations import as_sets, as_vector, least_squares, normal_equations, times
 from mrfq.layerwise.spec import LevelSpec
-from mrfq.layerwise.tables import Table, decode, round_parameters
+from mrfq.layerwise.tables import Table, decode, levels_of, round_parameters
 
 #: numbers of a row that are fitted jointly; of rows with more, so many at a time
 UNKNOWNS = 256
@@ -244,10 +244,7 @@ def _decodes_exactly(table: Table) -> Tensor:
     """Return whether the levels of each row are linear in what is stored, without rounding."""
     if table.spec.base is None:
         return table.parameters.new_ones(len(table.parameters), dtype=torch.bool)
-    stored = table.parameters.double()
-    exact = stored[..., :1] * torch.tensor(table.spec.base, dtype=torch.float64, device=stored.device)
-    exact = exact + stored[..., 1:] if table.spec.kind == "uniform" else exact
-    return (exact == table.values).flatten(1).all(1)
+    return (levels_of(table.spec, table.parameters.double()) == table.values).flatten(1).all(1)
 
 
 def _check_layer(target: Tensor, gram: Tensor) -> None:

@@ -76,11 +76,7 @@ class Table:
     @property
     def values(self) -> Tensor:
         """The levels, shape (R, G, L), float32, ascending; neighbours may be equal."""
-        stored = self.parameters.float()
-        if self.spec.base is None:
-            return stored
-        levels = stored[..., :1] * torch.tensor(self.spec.base, dtype=torch.float32, device=stored.device)
-        return stored[..., 1:] + levels if self.spec.kind == "uniform" else levels
+        return levels_of(self.spec, self.parameters.float())
 
     def decode(self, labels: Tensor) -> Tensor:
         """Return the weights that labels (R, C) stand for, float32.
@@ -109,6 +105,21 @@ class Table:
             cells = weights[part].detach().double().reshape(-1, bounds.shape[1], weights.shape[1] // bounds.shape[1])
             labels[part] = torch.searchsorted(bounds[part], cells.contiguous()).reshape(-1, weights.shape[1]).byte()
         return labels
+
+
+def levels_of(spec: LevelSpec, parameters: Tensor) -> Tensor:
+    """Return the levels (..., L) that parameters (..., P) stand for, differentiable and in their dtype.
+
+    Examples
+    --------
+    >>> from mrfq.layerwise.spec import parse_levels
+    >>> levels_of(parse_levels("2bit-uniform"), torch.tensor([0.5, -1.0]))
+    tensor([-1.0000, -0.5000,  0.0000,  0.5000])
+    """
+    if spec.base is None:
+        return parameters
+    levels = parameters[..., :1] * torch.tensor(spec.base, dtype=parameters.dtype, device=parameters.device)
+    return parameters[..., 1:] + levels if spec.kind == "uniform" else levels
 
 
 def decode(values: Tensor, labels: Tensor) -> Tensor:

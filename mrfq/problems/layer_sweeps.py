@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 
 import torch
@@ -207,10 +207,16 @@ class Sweep:
         return spacing.pow(-2), layer.target.new_full((block.stop - block.start,), beta)
 
 
+@cache
+def has_triton() -> bool:
+    """Return whether Triton is installed; asked once, not at every block."""
+    return find_spec("triton") is not None
+
+
 def visit_of(block: Block) -> Callable[[Block, Law, int], None]:
     """Return what visits the columns of a block on its device; all of these do the same."""
     device = block.mean.device.type
-    if device == "cuda" and find_spec("triton"):
+    if device == "cuda" and has_triton():
         from mrfq.problems.layer_triton import MOST_LEVELS, sweep_block
 
         if block.values.shape[1] <= MOST_LEVELS:

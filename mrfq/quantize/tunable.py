@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mrfq.errors import InvalidProblemError
-from mrfq.layerwise.tables import Table, round_parameters
+from mrfq.layerwise.tables import Table, decode, levels_of, round_parameters
 from mrfq.nn.grids import attach, grid_of
 from mrfq.nn.table_grids import CHUNK, RowGrid, VectorGrid
 
@@ -104,7 +104,7 @@ class TunableRows(Tunable):
         return self.parameters + self.size[:, :, None] * self.move
 
     def value(self) -> Tensor:
-        sets = self._levels().flatten(0, 1)
+        sets = levels_of(self.grid.table.spec, self.moved).flatten(0, 1)
         if self.turn is None:
             weights = sets.gather(1, self.labels.reshape(len(sets), -1).long())
         else:
@@ -115,22 +115,14 @@ class TunableRows(Tunable):
             weights = sets.gather(1, found) + (latents - latents.detach())
         return weights.reshape(self.parameter.shape).to(self.parameter.dtype)
 
-    def _levels(self) -> Tensor:
-        """Return the levels (R, G, L), differentiable."""
-        spec, moved = self.grid.table.spec, self.moved
-        if spec.base is None:
-            return moved
-        levels = moved[..., :1] * torch.tensor(spec.base, dtype=moved.dtype, device=moved.device)
-        return moved[..., 1:] + levels if spec.kind == "uniform" else levels
-
     def write(self) -> None:
         spec = self.grid.table.spec
         if self.turn is not None:
             self.value()  # the labels of the latents as they are now, in ascending levels
         parameters, labels = round_parameters(spec, self.moved.detach().double()), self.labels
         if spec.base is None:
-            levels, order = parameters.sort(2)
-            parameters, labels = levels, labels if self.turn is not None else _renamed(labels, order)
+            parameters, order = parameters.sort(2)
+            labels = labels if self.turn is not None else decode(order.argsort(2), labels).to(torch.uint8)
         else:
             parameters[..., 0].clamp_(min=0)
         table = Table(spec, parameters)
@@ -226,9 +218,3 @@ def _nearest_codeword(codewords: Tensor, points: Tensor) -> Tensor:
     half = codewords.square().sum(1) / 2
     step = max(CHUNK // len(codewords), 1)
     return torch.cat([(half - part @ codewords.T).argmin(1) for part in points.split(step)])
-
-
-def _renamed(labels: Tensor, order: Tensor) -> Tensor:
-    """Return labels (R, C) of levels that have been put in another order (R, G, L)."""
-    cells = labels.reshape(len(labels), order.shape[1], -1).long()
-    return order.argsort(2).gather(2, cells).reshape(labels.shape).to(torch.uint8)

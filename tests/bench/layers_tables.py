@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from layers_measure import RECIPES
+
 Row = dict[str, Any]
 BASELINE = "gptq"
-#: the rows of a table, before those of other packages
-ORDER = ("gptq", "nearest", "icm", "fast", "balanced", "mean-field", "best")
 #: (recipe, label set, most that the mean of the ratios on held-out inputs may be)
 TARGETS = (("mean-field", "same", 0.88), ("best", "codebook", 0.82))
 #: recipes that must be no worse than GPTQ on any layer
@@ -27,7 +27,7 @@ class Results:
         self.rows = list(rows)
         self._at = {(row["layer"], row["levels"], row["recipe"]): row for row in self.rows}
         found = dict.fromkeys(row["recipe"] for row in self.rows)
-        self.recipes = [*(name for name in ORDER if name in found), *(name for name in found if name not in ORDER)]
+        self.recipes = sorted(found, key=lambda name: RECIPES.index(name) if name in RECIPES else len(RECIPES))
         self.sizes = list(dict.fromkeys(row["size"] for row in self.rows))
 
     def layers(self, size: str) -> list[str]:

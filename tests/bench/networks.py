@@ -31,7 +31,6 @@ from torch import nn
 
 from mrfq.compare.export import environment
 from mrfq.files import write_atomically
-from mrfq.nn.data import to_device
 from mrfq.nn.images import IMAGENET, ImageBatches, ImageData, load_images
 from mrfq.nn.models import build, load_pretrained
 from mrfq.quantize.calibration import Calibration
@@ -143,7 +142,7 @@ def _minilm(network: str, draw: int, data: str, device: str) -> Inputs:
     model, tokenizer = minilm.load_minilm()
     batches = list(minilm.token_batches(tokenizer, texts.calibration_sentences(SENTENCES, seed=draw), BATCH))
     random.Random(draw).shuffle(batches)  # they come by length, and the last ones are held out
-    return Inputs(model.to(device), [to_device(batch, torch.device(device)) for batch in batches])
+    return Inputs(model.to(device), batches)
 
 
 def _embeddings(model: nn.Module, data: str, device: str) -> Found:
@@ -212,6 +211,17 @@ def _bits(cells: dict[tuple[str, str], list[Found]], levels: str) -> str:
     return f"{statistics.mean(found):.2f}" if found else ""
 
 
+def asked_for(job: Job, options: argparse.Namespace) -> bool:
+    """Return whether the command line leaves a job in."""
+    draw = job.settings["draw"]
+    return (
+        (options.row is None or job.name in options.row)
+        and (options.levels is None or job.settings["levels"] in options.levels)
+        and (options.draws is None or draw < options.draws)
+        and (options.draw is None or draw in options.draw)
+    )
+
+
 def main() -> None:
     """Quantize or tabulate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -232,12 +242,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.data:
         for job in (job for name, entry in chosen.items() for job in jobs_of(name, entry)):
-            wanted = (options.row is None or job.name in options.row) and (
-                options.levels is None or job.settings["levels"] in options.levels
-            )
-            early = options.draws is None or job.settings["draw"] < options.draws
-            early = early and (options.draw is None or job.settings["draw"] in options.draw)
-            if wanted and early and results().get(job.key, {}).get("settings") != job.settings:
+            if asked_for(job, options) and results().get(job.key, {}).get("settings") != job.settings:
                 found = run(job, options.data, options.device)
                 keep(job, found)
                 print(f"{job.key}: {found['metric']:.4f} ({found['seconds']:.0f} s)", flush=True)
